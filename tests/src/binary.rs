@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 
 /// The top of the checkout.
 pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests crate lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests crate lies in the workspace")
 }
 
 /// The sealkv binary of this profile, built on first use.
@@ -25,7 +27,12 @@ pub fn sealkv() -> &'static Path {
 fn profile_directory() -> PathBuf {
     let own = std::env::current_exe().expect("a running program has a path");
     let directory = own.parent().expect("a program lies in a directory");
-    if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory }.to_path_buf()
+    if directory.ends_with("deps") {
+        directory.parent().unwrap_or(directory)
+    } else {
+        directory
+    }
+    .to_path_buf()
 }
 
 fn build_sealkv() -> PathBuf {
@@ -35,11 +42,22 @@ fn build_sealkv() -> PathBuf {
         Some(profile) => profile,
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace()).args(["build", "--quiet", "-p", "sealkv-server", "--bin", "sealkv", "--profile", profile]);
+    cargo.current_dir(workspace()).args([
+        "build",
+        "--quiet",
+        "-p",
+        "sealkv-server",
+        "--bin",
+        "sealkv",
+        "--profile",
+        profile,
+    ]);
     if let Some(target) = results.parent() {
         cargo.arg("--target-dir").arg(target);
     }
-    let status = cargo.status().expect("cargo started this test, so it can be started again");
+    let status = cargo
+        .status()
+        .expect("cargo started this test, so it can be started again");
     assert!(status.success(), "building the sealkv binary failed");
     results.join("sealkv")
 }
@@ -51,7 +69,8 @@ pub fn interop() -> PathBuf {
 
 /// The real etcd (`SEALKV_ETCD_BIN`, else as installed by the setup script), if it is there.
 pub fn etcd() -> Option<PathBuf> {
-    let path = std::env::var_os("SEALKV_ETCD_BIN").map_or_else(|| interop().join("etcd"), PathBuf::from);
+    let path =
+        std::env::var_os("SEALKV_ETCD_BIN").map_or_else(|| interop().join("etcd"), PathBuf::from);
     path.exists().then_some(path)
 }
 
@@ -59,7 +78,10 @@ pub fn etcd() -> Option<PathBuf> {
 pub fn etcd_or_skip(test: &str) -> Option<PathBuf> {
     let found = etcd();
     if found.is_none() {
-        assert!(std::env::var_os("SEALKV_REQUIRE_ETCD").is_none(), "{test} needs the real etcd: run tests/interop/setup.sh");
+        assert!(
+            std::env::var_os("SEALKV_REQUIRE_ETCD").is_none(),
+            "{test} needs the real etcd: run tests/interop/setup.sh"
+        );
         eprintln!("{test}: skipped, no real etcd here (tests/interop/setup.sh builds it)");
     }
     found

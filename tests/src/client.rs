@@ -30,19 +30,30 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(endpoint: &str) -> Self {
-        Self::try_connect(endpoint).await.unwrap_or_else(|| panic!("nobody answers at {endpoint}"))
+        Self::try_connect(endpoint)
+            .await
+            .unwrap_or_else(|| panic!("nobody answers at {endpoint}"))
     }
 
     /// `None` if nobody listens there.
     pub async fn try_connect(endpoint: &str) -> Option<Self> {
-        let endpoint = Endpoint::from_shared(endpoint.to_owned()).ok()?.connect_timeout(Duration::from_secs(2));
-        Some(Self { channel: endpoint.connect().await.ok()? })
+        let endpoint = Endpoint::from_shared(endpoint.to_owned())
+            .ok()?
+            .connect_timeout(Duration::from_secs(2));
+        Some(Self {
+            channel: endpoint.connect().await.ok()?,
+        })
     }
 
     /// Connects at the first call, and again after the server was away.
     pub fn lazy(endpoint: &str) -> Self {
-        let endpoint = Endpoint::from_shared(endpoint.to_owned()).expect("the harness makes well-formed endpoints");
-        Self { channel: endpoint.connect_timeout(Duration::from_secs(2)).connect_lazy() }
+        let endpoint = Endpoint::from_shared(endpoint.to_owned())
+            .expect("the harness makes well-formed endpoints");
+        Self {
+            channel: endpoint
+                .connect_timeout(Duration::from_secs(2))
+                .connect_lazy(),
+        }
     }
 
     pub fn channel(&self) -> Channel {
@@ -66,11 +77,18 @@ impl Client {
     }
 
     pub async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
-        self.kv().range(request).await.map(tonic::Response::into_inner)
+        self.kv()
+            .range(request)
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<pb::RangeResponse, Status> {
-        self.range(pb::RangeRequest { key: key.into(), ..Default::default() }).await
+        self.range(pb::RangeRequest {
+            key: key.into(),
+            ..Default::default()
+        })
+        .await
     }
 
     /// The value of one key, `None` if there is no such key.
@@ -80,62 +98,123 @@ impl Client {
 
     /// Every key that begins with `prefix`.
     pub async fn prefix(&self, prefix: &str) -> Result<pb::RangeResponse, Status> {
-        self.range(pb::RangeRequest { key: Bytes::copy_from_slice(prefix.as_bytes()), range_end: prefix_end(prefix.as_bytes()), ..Default::default() }).await
+        self.range(pb::RangeRequest {
+            key: Bytes::copy_from_slice(prefix.as_bytes()),
+            range_end: prefix_end(prefix.as_bytes()),
+            ..Default::default()
+        })
+        .await
     }
 
-    pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<pb::PutResponse, Status> {
-        self.put_request(pb::PutRequest { key: key.into(), value: value.into(), ..Default::default() }).await
+    pub async fn put(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<pb::PutResponse, Status> {
+        self.put_request(pb::PutRequest {
+            key: key.into(),
+            value: value.into(),
+            ..Default::default()
+        })
+        .await
     }
 
     pub async fn put_request(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Status> {
-        self.kv().put(request).await.map(tonic::Response::into_inner)
+        self.kv()
+            .put(request)
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     pub async fn delete(&self, key: impl Into<Bytes>) -> Result<pb::DeleteRangeResponse, Status> {
-        self.delete_range(pb::DeleteRangeRequest { key: key.into(), ..Default::default() }).await
+        self.delete_range(pb::DeleteRangeRequest {
+            key: key.into(),
+            ..Default::default()
+        })
+        .await
     }
 
-    pub async fn delete_range(&self, request: pb::DeleteRangeRequest) -> Result<pb::DeleteRangeResponse, Status> {
-        self.kv().delete_range(request).await.map(tonic::Response::into_inner)
+    pub async fn delete_range(
+        &self,
+        request: pb::DeleteRangeRequest,
+    ) -> Result<pb::DeleteRangeResponse, Status> {
+        self.kv()
+            .delete_range(request)
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     pub async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
-        self.kv().txn(request).await.map(tonic::Response::into_inner)
+        self.kv()
+            .txn(request)
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     pub async fn compact(&self, revision: i64) -> Result<pb::CompactionResponse, Status> {
-        self.kv().compact(pb::CompactionRequest { revision, physical: true }).await.map(tonic::Response::into_inner)
+        self.kv()
+            .compact(pb::CompactionRequest {
+                revision,
+                physical: true,
+            })
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     pub async fn grant(&self, id: i64, ttl: i64) -> Result<pb::LeaseGrantResponse, Status> {
-        self.lease().lease_grant(pb::LeaseGrantRequest { id, ttl }).await.map(tonic::Response::into_inner)
+        self.lease()
+            .lease_grant(pb::LeaseGrantRequest { id, ttl })
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     pub async fn revoke(&self, id: i64) -> Result<pb::LeaseRevokeResponse, Status> {
-        self.lease().lease_revoke(pb::LeaseRevokeRequest { id }).await.map(tonic::Response::into_inner)
+        self.lease()
+            .lease_revoke(pb::LeaseRevokeRequest { id })
+            .await
+            .map(tonic::Response::into_inner)
     }
 
-    pub async fn time_to_live(&self, id: i64, keys: bool) -> Result<pb::LeaseTimeToLiveResponse, Status> {
-        self.lease().lease_time_to_live(pb::LeaseTimeToLiveRequest { id, keys }).await.map(tonic::Response::into_inner)
+    pub async fn time_to_live(
+        &self,
+        id: i64,
+        keys: bool,
+    ) -> Result<pb::LeaseTimeToLiveResponse, Status> {
+        self.lease()
+            .lease_time_to_live(pb::LeaseTimeToLiveRequest { id, keys })
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     pub async fn leases(&self) -> Result<pb::LeaseLeasesResponse, Status> {
-        self.lease().lease_leases(pb::LeaseLeasesRequest {}).await.map(tonic::Response::into_inner)
+        self.lease()
+            .lease_leases(pb::LeaseLeasesRequest {})
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     /// One renewal on a stream of its own.
     pub async fn keep_alive(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
         let requests = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
         let mut answers = self.lease().lease_keep_alive(requests).await?.into_inner();
-        answers.message().await?.ok_or_else(|| Status::internal("the stream ended without an answer"))
+        answers
+            .message()
+            .await?
+            .ok_or_else(|| Status::internal("the stream ended without an answer"))
     }
 
     pub async fn status(&self) -> Result<pb::StatusResponse, Status> {
-        MaintenanceClient::new(self.channel()).status(pb::StatusRequest {}).await.map(tonic::Response::into_inner)
+        MaintenanceClient::new(self.channel())
+            .status(pb::StatusRequest {})
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     pub async fn member_list(&self, linearizable: bool) -> Result<pb::MemberListResponse, Status> {
-        ClusterClient::new(self.channel()).member_list(pb::MemberListRequest { linearizable }).await.map(tonic::Response::into_inner)
+        ClusterClient::new(self.channel())
+            .member_list(pb::MemberListRequest { linearizable })
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     /// A stream that carries any number of watches.
@@ -154,7 +233,10 @@ impl Client {
         let mut stream = self.watch_stream().await?;
         stream.create(create).await;
         let created = stream.next().await?;
-        assert!(created.created && !created.canceled, "the watch was not created: {created:?}");
+        assert!(
+            created.created && !created.canceled,
+            "the watch was not created: {created:?}"
+        );
         Ok(stream)
     }
 }
@@ -179,24 +261,41 @@ pub struct WatchStream {
 impl WatchStream {
     async fn send(&self, request: pb::watch_request::RequestUnion) {
         // A stream that the server has ended shows it in its next answer.
-        let _ = self.requests.send(pb::WatchRequest { request_union: Some(request) }).await;
+        let _ = self
+            .requests
+            .send(pb::WatchRequest {
+                request_union: Some(request),
+            })
+            .await;
     }
 
     pub async fn create(&self, create: pb::WatchCreateRequest) {
-        self.send(pb::watch_request::RequestUnion::CreateRequest(create)).await;
+        self.send(pb::watch_request::RequestUnion::CreateRequest(create))
+            .await;
     }
 
     pub async fn cancel(&self, watch_id: i64) {
-        self.send(pb::watch_request::RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id })).await;
+        self.send(pb::watch_request::RequestUnion::CancelRequest(
+            pb::WatchCancelRequest { watch_id },
+        ))
+        .await;
     }
 
     pub async fn ask_progress(&self) {
-        self.send(pb::watch_request::RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).await;
+        self.send(pb::watch_request::RequestUnion::ProgressRequest(
+            pb::WatchProgressRequest {},
+        ))
+        .await;
     }
 
     /// A request with no union set, which servers ignore.
     pub async fn send_nothing(&self) {
-        let _ = self.requests.send(pb::WatchRequest { request_union: None }).await;
+        let _ = self
+            .requests
+            .send(pb::WatchRequest {
+                request_union: None,
+            })
+            .await;
     }
 
     /// The next message; fails the test if none comes.
@@ -210,7 +309,10 @@ impl WatchStream {
     }
 
     /// The next message if one comes within `limit`.
-    pub async fn next_within(&mut self, limit: Duration) -> Option<Result<pb::WatchResponse, Status>> {
+    pub async fn next_within(
+        &mut self,
+        limit: Duration,
+    ) -> Option<Result<pb::WatchResponse, Status>> {
         match tokio::time::timeout(limit, self.answers.message()).await {
             Ok(Ok(Some(message))) => Some(Ok(message)),
             Ok(Ok(None)) => Some(Err(Status::unavailable("the watch stream ended"))),
@@ -224,7 +326,10 @@ impl WatchStream {
         let mut events = Vec::new();
         while events.len() < count {
             let message = self.next().await.expect("the watch goes on");
-            assert!(!message.canceled && !message.created, "not an event message: {message:?}");
+            assert!(
+                !message.canceled && !message.created,
+                "not an event message: {message:?}"
+            );
             events.extend(message.events);
         }
         events

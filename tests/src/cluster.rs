@@ -96,10 +96,19 @@ impl Plan {
 
     /// Chooses ports, directories and command lines without starting anything.
     pub async fn prepare(self) -> Cluster {
-        let directory = tempfile::Builder::new().prefix("sealkv-test-").tempdir().expect("a temporary directory can be made");
-        let ports: Vec<(u16, u16)> = (0..self.members).map(|_| (free_port(), free_port())).collect();
+        let directory = tempfile::Builder::new()
+            .prefix("sealkv-test-")
+            .tempdir()
+            .expect("a temporary directory can be made");
+        let ports: Vec<(u16, u16)> = (0..self.members)
+            .map(|_| (free_port(), free_port()))
+            .collect();
         let listen: Vec<u16> = ports.iter().map(|(_, peer)| *peer).collect();
-        let links = if self.partitionable { Some(Links::start(&listen).await) } else { None };
+        let links = if self.partitionable {
+            Some(Links::start(&listen).await)
+        } else {
+            None
+        };
         let advertised: Vec<u16> = links.as_ref().map_or_else(|| listen.clone(), Links::ports);
         let initial_cluster = advertised
             .iter()
@@ -128,10 +137,25 @@ impl Plan {
                     "--initial-cluster-token=sealkv-tests".into(),
                 ];
                 arguments.extend(self.flags.iter().cloned());
-                Member { program: self.program, name, home, data, client_port: client, arguments, child: None, log_from: 0, links: links.clone(), index }
+                Member {
+                    program: self.program,
+                    name,
+                    home,
+                    data,
+                    client_port: client,
+                    arguments,
+                    child: None,
+                    log_from: 0,
+                    links: links.clone(),
+                    index,
+                }
             })
             .collect();
-        Cluster { members, links, directory }
+        Cluster {
+            members,
+            links,
+            directory,
+        }
     }
 }
 
@@ -144,7 +168,12 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn plan() -> Plan {
-        Plan { program: Program::under_test(), members: 1, flags: Vec::new(), partitionable: false }
+        Plan {
+            program: Program::under_test(),
+            members: 1,
+            flags: Vec::new(),
+            partitionable: false,
+        }
     }
 
     /// One member with nothing but etcd's flags.
@@ -172,18 +201,34 @@ impl Cluster {
 
     /// The index of the member that the reachable ones agree leads; waits for one.
     pub async fn leader(&self) -> usize {
-        wait::until("a leader that a majority follows", READY_WITHIN, || self.agreed_leader()).await
+        wait::until("a leader that a majority follows", READY_WITHIN, || {
+            self.agreed_leader()
+        })
+        .await
     }
 
     async fn agreed_leader(&self) -> Option<usize> {
         let mut votes = Vec::new();
-        for (index, member) in self.members.iter().enumerate().filter(|(_, member)| member.running()) {
-            let Some(client) = Client::try_connect(&member.endpoint()).await else { continue };
-            let Ok(Ok(status)) = tokio::time::timeout(Duration::from_secs(1), client.status()).await else { continue };
+        for (index, member) in self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| member.running())
+        {
+            let Some(client) = Client::try_connect(&member.endpoint()).await else {
+                continue;
+            };
+            let Ok(Ok(status)) =
+                tokio::time::timeout(Duration::from_secs(1), client.status()).await
+            else {
+                continue;
+            };
             let own = status.header.map_or(0, |header| header.member_id);
             votes.push((index, own, status.leader));
         }
-        let (_, _, leader) = *votes.iter().find(|(_, own, leader)| *own != 0 && own == leader)?;
+        let (_, _, leader) = *votes
+            .iter()
+            .find(|(_, own, leader)| *own != 0 && own == leader)?;
         let followers = votes.iter().filter(|(_, _, seen)| *seen == leader).count();
         let index = votes.iter().find(|(_, own, _)| *own == leader)?.0;
         (followers > self.members.len() / 2).then_some(index)
@@ -199,7 +244,9 @@ impl Cluster {
 
 fn read_files(directory: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
     // A live member removes and renames files while they are listed; what is gone holds nothing.
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
         if path.is_dir() {
@@ -237,7 +284,9 @@ impl Member {
 
     /// Everything the member wrote to stderr since it was first started.
     pub fn log(&self) -> String {
-        std::fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        std::fs::read(self.log_path())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// What the member wrote since it was last started.
@@ -261,15 +310,22 @@ impl Member {
     /// Replaces a flag of this member, or adds it.
     pub fn set_flag(&mut self, name: &str, value: &str) {
         let prefix = format!("--{name}=");
-        self.arguments.retain(|argument| !argument.to_string_lossy().starts_with(&prefix));
+        self.arguments
+            .retain(|argument| !argument.to_string_lossy().starts_with(&prefix));
         self.arguments.push(format!("{prefix}{value}").into());
     }
 
     /// Starts the process and returns at once. Its log is appended to one file.
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
-        let log = File::options().create(true).append(true).open(self.log_path()).expect("the log file can be written");
-        self.log_from = log.metadata().map_or(0, |metadata| usize::try_from(metadata.len()).unwrap_or(usize::MAX));
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("the log file can be written");
+        self.log_from = log.metadata().map_or(0, |metadata| {
+            usize::try_from(metadata.len()).unwrap_or(usize::MAX)
+        });
         let mut command = Command::new(self.program.path());
         command
             .args(&self.arguments)
@@ -279,7 +335,9 @@ impl Member {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("an open file can be opened again"))
             .stderr(log);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{} cannot be started: {error}", self.name));
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} cannot be started: {error}", self.name));
         if let Some(links) = &self.links {
             links.belongs_to(self.index, child.id());
         }
@@ -291,12 +349,21 @@ impl Member {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             if let Some(status) = self.ended() {
-                panic!("{} ended with {status} instead of serving:\n{}", self.name, self.log_tail());
+                panic!(
+                    "{} ended with {status} instead of serving:\n{}",
+                    self.name,
+                    self.log_tail()
+                );
             }
             if self.serves().await {
                 return;
             }
-            assert!(Instant::now() < deadline, "{} does not serve after {READY_WITHIN:?}:\n{}", self.name, self.log_tail());
+            assert!(
+                Instant::now() < deadline,
+                "{} does not serve after {READY_WITHIN:?}:\n{}",
+                self.name,
+                self.log_tail()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -305,8 +372,13 @@ impl Member {
         if !self.log_of_this_start().contains(READY) {
             return false;
         }
-        let Some(client) = Client::try_connect(&self.endpoint()).await else { return false };
-        matches!(tokio::time::timeout(Duration::from_secs(2), client.get("ready?")).await, Ok(Ok(_)))
+        let Some(client) = Client::try_connect(&self.endpoint()).await else {
+            return false;
+        };
+        matches!(
+            tokio::time::timeout(Duration::from_secs(2), client.get("ready?")).await,
+            Ok(Ok(_))
+        )
     }
 
     pub async fn start(&mut self) {
@@ -323,7 +395,11 @@ impl Member {
 
     /// The exit status, if the process has ended by itself.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        let status = self.child.as_mut()?.try_wait().expect("an own child can be waited for")?;
+        let status = self
+            .child
+            .as_mut()?
+            .try_wait()
+            .expect("an own child can be waited for")?;
         self.child = None;
         Some(status)
     }
@@ -337,7 +413,11 @@ impl Member {
             }
             if Instant::now() >= deadline {
                 self.kill();
-                panic!("{} still runs after {END_WITHIN:?}:\n{}", self.name, self.log_tail());
+                panic!(
+                    "{} still runs after {END_WITHIN:?}:\n{}",
+                    self.name,
+                    self.log_tail()
+                );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -353,7 +433,10 @@ impl Member {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id is a positive i32");
+        let pid = i32::try_from(self.pid())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a process id is a positive i32");
         kill_process(pid, signal).expect("an own child can be signalled");
     }
 
@@ -385,7 +468,11 @@ impl Drop for Member {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("--- end of the log of {} ---\n{}", self.name, self.log_tail());
+            eprintln!(
+                "--- end of the log of {} ---\n{}",
+                self.name,
+                self.log_tail()
+            );
         }
     }
 }

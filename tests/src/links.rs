@@ -25,11 +25,22 @@ impl Links {
     /// Opens one proxy before each of the given peer ports.
     pub async fn start(peers: &[u16]) -> Self {
         let (cut, _) = watch::channel(HashSet::new());
-        let mut links = Self { ports: Arc::default(), pids: Arc::new(Mutex::new(vec![None; peers.len()])), cut: Arc::new(cut) };
+        let mut links = Self {
+            ports: Arc::default(),
+            pids: Arc::new(Mutex::new(vec![None; peers.len()])),
+            cut: Arc::new(cut),
+        };
         let mut ports = Vec::new();
         for (member, peer) in peers.iter().enumerate() {
-            let listener = TcpListener::bind(("127.0.0.1", crate::cluster::free_port())).await.expect("a free port can be bound");
-            ports.push(listener.local_addr().expect("a bound listener has an address").port());
+            let listener = TcpListener::bind(("127.0.0.1", crate::cluster::free_port()))
+                .await
+                .expect("a free port can be bound");
+            ports.push(
+                listener
+                    .local_addr()
+                    .expect("a bound listener has an address")
+                    .port(),
+            );
             tokio::spawn(links.clone().accept(listener, member, *peer));
         }
         links.ports = Arc::new(ports);
@@ -70,24 +81,41 @@ impl Links {
             let links = self.clone();
             tokio::spawn(async move {
                 let origin = links.member_of(from.port());
-                let Ok(outgoing) = TcpStream::connect(("127.0.0.1", peer)).await else { return };
+                let Ok(outgoing) = TcpStream::connect(("127.0.0.1", peer)).await else {
+                    return;
+                };
                 // Without the delay of Nagle's algorithm a proxied link is as quick as a direct one.
                 let _ = incoming.set_nodelay(true);
                 let _ = outgoing.set_nodelay(true);
                 let (from_origin, to_origin) = incoming.into_split();
                 let (from_member, to_member) = outgoing.into_split();
-                let (forth, back) = (origin.map(|origin| (origin, member)), origin.map(|origin| (member, origin)));
-                tokio::join!(links.carry(forth, from_origin, to_member), links.carry(back, from_member, to_origin));
+                let (forth, back) = (
+                    origin.map(|origin| (origin, member)),
+                    origin.map(|origin| (member, origin)),
+                );
+                tokio::join!(
+                    links.carry(forth, from_origin, to_member),
+                    links.carry(back, from_member, to_origin)
+                );
             });
         }
     }
 
-    async fn carry(&self, link: Option<Link>, mut source: impl AsyncRead + Unpin, mut sink: impl AsyncWrite + Unpin) {
+    async fn carry(
+        &self,
+        link: Option<Link>,
+        mut source: impl AsyncRead + Unpin,
+        mut sink: impl AsyncWrite + Unpin,
+    ) {
         let mut cut = self.cut.subscribe();
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let read = source.read(&mut buffer).await.unwrap_or(0);
-            if cut.wait_for(|cut| link.is_none_or(|link| !cut.contains(&link))).await.is_err() {
+            if cut
+                .wait_for(|cut| link.is_none_or(|link| !cut.contains(&link)))
+                .await
+                .is_err()
+            {
                 return;
             }
             if read == 0 || sink.write_all(&buffer[..read]).await.is_err() {
@@ -102,7 +130,8 @@ impl Links {
         let inode = socket_inode(port)?;
         let wanted = format!("socket:[{inode}]");
         let pids = self.pids.lock().expect("no holder panics").clone();
-        pids.iter().position(|pid| pid.is_some_and(|pid| holds(pid, &wanted)))
+        pids.iter()
+            .position(|pid| pid.is_some_and(|pid| holds(pid, &wanted)))
     }
 }
 
@@ -111,11 +140,16 @@ fn socket_inode(port: u16) -> Option<u64> {
     let local = format!("0100007F:{port:04X}");
     table.lines().find_map(|line| {
         let columns: Vec<&str> = line.split_whitespace().collect();
-        (columns.get(1) == Some(&local.as_str())).then(|| columns.get(9)?.parse().ok()).flatten()
+        (columns.get(1) == Some(&local.as_str()))
+            .then(|| columns.get(9)?.parse().ok())
+            .flatten()
     })
 }
 
 fn holds(pid: u32, socket: &str) -> bool {
-    std::fs::read_dir(format!("/proc/{pid}/fd"))
-        .is_ok_and(|files| files.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == socket)))
+    std::fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|files| {
+        files.flatten().any(|file| {
+            std::fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == socket)
+        })
+    })
 }
