@@ -14,12 +14,15 @@ use proto::etcdserverpb::watch_client::WatchClient;
 use proto::sealkv::v1::keys_client::KeysClient;
 use proto::sealkv::v1::plugins_client::PluginsClient;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
 /// Larger than any answer a test asks for.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// No call may take longer; a server that hangs fails its test instead of stopping the suite.
+const CALL_WITHIN: Duration = Duration::from_secs(60);
 /// How long a test waits for the next message of a stream before it calls it missing.
 pub const MESSAGE_WITHIN: Duration = Duration::from_secs(20);
 
@@ -39,7 +42,8 @@ impl Client {
     pub async fn try_connect(endpoint: &str) -> Option<Self> {
         let endpoint = Endpoint::from_shared(endpoint.to_owned())
             .ok()?
-            .connect_timeout(Duration::from_secs(2));
+            .connect_timeout(Duration::from_secs(2))
+            .timeout(CALL_WITHIN);
         Some(Self {
             channel: endpoint.connect().await.ok()?,
         })
@@ -217,20 +221,26 @@ impl Client {
             .map(tonic::Response::into_inner)
     }
 
-    /// A stream that carries any number of watches.
-    pub async fn watch_stream(&self) -> Result<WatchStream, Status> {
+    /// A stream that carries any number of watches. A server may answer only once it is asked something.
+    pub fn watch_stream(&self) -> WatchStream {
         let (requests, receiver) = mpsc::channel(64);
-        let answers = WatchClient::new(self.channel())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .watch(ReceiverStream::new(receiver))
-            .await?
-            .into_inner();
-        Ok(WatchStream { requests, answers })
+        let mut client =
+            WatchClient::new(self.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let opening = tokio::spawn(async move {
+            client
+                .watch(ReceiverStream::new(receiver))
+                .await
+                .map(tonic::Response::into_inner)
+        });
+        WatchStream {
+            requests,
+            answers: Answers::Opening(opening),
+        }
     }
 
     /// A stream with one watch on it, its `created` message already read.
     pub async fn watch(&self, create: pb::WatchCreateRequest) -> Result<WatchStream, Status> {
-        let mut stream = self.watch_stream().await?;
+        let mut stream = self.watch_stream();
         stream.create(create).await;
         let created = stream.next().await?;
         assert!(
@@ -255,7 +265,27 @@ pub fn prefix_end(prefix: &[u8]) -> Bytes {
 
 pub struct WatchStream {
     requests: mpsc::Sender<pb::WatchRequest>,
-    answers: Streaming<pb::WatchResponse>,
+    answers: Answers,
+}
+
+enum Answers {
+    Opening(JoinHandle<Result<Streaming<pb::WatchResponse>, Status>>),
+    Open(Box<Streaming<pb::WatchResponse>>),
+}
+
+impl Answers {
+    async fn message(&mut self) -> Result<Option<pb::WatchResponse>, Status> {
+        if let Self::Opening(opening) = self {
+            let opened = opening
+                .await
+                .map_err(|_| Status::cancelled("the runtime stops"))??;
+            *self = Self::Open(Box::new(opened));
+        }
+        match self {
+            Self::Open(answers) => answers.message().await,
+            Self::Opening(_) => unreachable!("opened above"),
+        }
+    }
 }
 
 impl WatchStream {

@@ -11,4 +11,5 @@ pub mod cluster;
 pub mod differential;
 pub mod links;
 pub mod model;
+pub mod txn;
 pub mod wait;
