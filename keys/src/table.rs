@@ -132,7 +132,6 @@ impl PrefixKey {
                 wrapped,
             },
         );
-        // An exhausted counter stays at 0, which no change names.
         self.next_version = version.checked_add(1).unwrap_or(0);
         version
     }
@@ -378,7 +377,7 @@ impl KeyTable {
         let state = self.state()?;
         let slot = &enrol.slot;
         state.check_slot_free(slot.member_id, &slot.public_key)?;
-        if enrol.root_version != state.root_version || enrol.slot_id != state.next_slot_id {
+        if enrol.root_version != state.root_version || !is_next(enrol.slot_id, state.next_slot_id) {
             return Err(KeyChangeRefusal::Stale);
         }
         let slot_id = self.state_mut()?.push_slot(slot);
@@ -412,7 +411,8 @@ impl KeyTable {
         if let Some(&prefix_key_id) = state.by_prefix.get(&add.prefix) {
             return Err(KeyChangeRefusal::PrefixTaken { prefix_key_id });
         }
-        if add.root_version != state.root_version || add.prefix_key_id != state.next_prefix_key_id {
+        let next = state.next_prefix_key_id;
+        if add.root_version != state.root_version || !is_next(add.prefix_key_id, next) {
             return Err(KeyChangeRefusal::Stale);
         }
         let (kek, dek) = (add.wrapped_kek.clone(), add.wrapped_dek.clone());
@@ -425,7 +425,7 @@ impl KeyTable {
         let prefix_key_id = rotate.prefix_key_id;
         let known = self.state()?.prefix_keys.get(&prefix_key_id);
         let known = known.ok_or(KeyChangeRefusal::UnknownPrefixKey { prefix_key_id })?;
-        if rotate.version != known.next_version {
+        if !is_next(rotate.version, known.next_version) {
             return Err(KeyChangeRefusal::Stale);
         }
         let prefix_key = self.state_mut()?.prefix_key_mut(prefix_key_id)?;
@@ -569,6 +569,11 @@ impl KeyringState {
             .map(Arc::make_mut)
             .ok_or(KeyChangeRefusal::UnknownPrefixKey { prefix_key_id })
     }
+}
+
+/// Whether a change was minted for the counter as it is. A counter of 0 has given out every id.
+fn is_next(minted: u32, next: u32) -> bool {
+    minted == next && next != 0
 }
 
 fn common_prefix_len(a: &[u8], b: &[u8]) -> usize {
