@@ -1,1 +1,4 @@
 //! server
+
+pub mod mvcc;
+pub mod storage;
