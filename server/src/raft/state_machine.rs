@@ -1,14 +1,15 @@
 //! openraft's state machine, and the thread that applies entries.
 //!
-//! Promise: entries are applied in order on one thread that nothing else runs on; a batch is
-//! published (view), then announced (watch hub), then answered (waiters). A failed apply poisons:
-//! openraft stops, and with it the member.
+//! Promise: entries are applied in order on one thread that nothing else runs on. The keyring
+//! follows a batch before it is published (view); then it is announced (watch hub), then answered
+//! (waiters). A failed apply poisons: openraft stops, and with it the member.
 //!
 //! Not known here: what a command does (`apply`), who waits for it (`waiters`).
 
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
@@ -21,11 +22,13 @@ use super::propose::Applied;
 use super::snapshot::SnapshotContent;
 use super::types::{self, Entry, EntryPayload, LogId, StoredMembership, TypeConfig};
 use super::waiters::Waiters;
-use super::wire::SnapshotMeta;
-use crate::apply::{AppliedId, EntryBody, EntryRef, Machine};
-use crate::lease::Lessor;
-use crate::mvcc::ReadView;
-use crate::storage::DataDirectory;
+use super::wire::{self, SnapshotMeta};
+use crate::apply::{EntryBody, EntryRef, Machine};
+use crate::clock;
+use crate::key_service::KeyringFollower;
+use crate::lease::lessor::Lessor;
+use crate::mvcc::read_view::ReadView;
+use crate::storage::{DataDir, StagedState};
 use crate::watch::Hub;
 
 /// Entries applied as one storage batch.
@@ -37,6 +40,7 @@ type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotCon
 pub struct Audience {
     pub member_id: u64,
     pub view: Arc<ArcSwap<ReadView>>,
+    pub keyring: KeyringFollower,
     pub hub: Hub,
     pub waiters: Arc<Waiters>,
     pub lessor: Arc<Mutex<Lessor>>,
@@ -47,8 +51,9 @@ pub struct Audience {
 enum Job {
     Apply(Vec<Entry>, oneshot::Sender<io::Result<()>>),
     State(oneshot::Sender<(Option<LogId>, StoredMembership, Arc<ReadView>)>),
-    Install(Box<crate::storage::StagedState>, oneshot::Sender<io::Result<()>>),
-    Compact(oneshot::Sender<io::Result<bool>>),
+    Install(Box<StagedState>, oneshot::Sender<io::Result<()>>),
+    /// Start the leases' clocks, in step with what is applied; the extension is an election.
+    Promote(Duration, oneshot::Sender<()>),
 }
 
 /// The apply thread's inbox.
@@ -57,23 +62,34 @@ pub struct StateMachine {
     jobs: std_mpsc::Sender<Job>,
 }
 
-/// Physical compaction, a slice at a time between batches of entries.
-#[derive(Clone)]
-pub struct Compactor {
-    jobs: std_mpsc::Sender<Job>,
-}
-
 impl StateMachine {
     /// Starts the apply thread over this state.
-    pub fn start(machine: Machine, directory: Arc<DataDirectory>, audience: Audience) -> io::Result<Self> {
+    pub fn start(
+        machine: Machine,
+        directory: Arc<Mutex<DataDir>>,
+        audience: Audience,
+    ) -> io::Result<Self> {
         let (jobs, inbox) = std_mpsc::channel();
-        let worker = Worker { machine, directory, audience };
+        let compactor = CompactionThread::start(&machine)?;
+        let worker = Worker { machine, directory, audience, compactor };
         std::thread::Builder::new().name("apply".into()).spawn(move || worker.run(&inbox))?;
         Ok(Self { jobs })
     }
 
-    pub fn compactor(&self) -> Compactor {
-        Compactor { jobs: self.jobs.clone() }
+    pub(super) fn promoter(&self) -> Promoter {
+        Promoter { jobs: self.jobs.clone() }
+    }
+}
+
+/// Starts the leases' clocks of a new leader.
+#[derive(Clone)]
+pub(super) struct Promoter {
+    jobs: std_mpsc::Sender<Job>,
+}
+
+impl Promoter {
+    pub(super) async fn promote(&self, extend: Duration) -> io::Result<()> {
+        ask(&self.jobs, |answer| Job::Promote(extend, answer)).await
     }
 }
 
@@ -87,17 +103,11 @@ async fn ask<T>(
     answer.await.map_err(|_| gone())
 }
 
-impl Compactor {
-    /// Drops one slice of what is logically compacted; true when more is left.
-    pub async fn slice(&self) -> io::Result<bool> {
-        ask(&self.jobs, Job::Compact).await?
-    }
-}
-
 struct Worker {
     machine: Machine,
-    directory: Arc<DataDirectory>,
+    directory: Arc<Mutex<DataDir>>,
     audience: Audience,
+    compactor: CompactionThread,
 }
 
 impl Worker {
@@ -114,8 +124,11 @@ impl Worker {
                 Job::Install(staged, answer) => {
                     let _ = answer.send(self.install(*staged));
                 }
-                Job::Compact(answer) => {
-                    let _ = answer.send(self.machine.compact_slice().map_err(io::Error::other));
+                Job::Promote(extend, answer) => {
+                    let view = self.audience.view.load();
+                    let mut lessor = self.audience.lessor.lock();
+                    lessor.promote(&view.leases.read(), clock::monotonic(), extend);
+                    let _ = answer.send(());
                 }
             }
         }
@@ -140,7 +153,7 @@ impl Worker {
             .zip(&memberships)
             .map(|(entry, membership)| EntryRef {
                 index: entry.log_id.index(),
-                term: *entry.log_id.committed_leader_id(),
+                term: types::term_of(&entry.log_id),
                 body: match &entry.payload {
                     EntryPayload::Blank => EntryBody::Blank,
                     EntryPayload::Normal(data) => EntryBody::Command(&data.0),
@@ -150,55 +163,57 @@ impl Worker {
             .collect();
         let outcome = self.machine.apply(&refs).map_err(io::Error::other)?;
         let audience = &self.audience;
+        if outcome.keys_changed {
+            audience.keyring.follow(&outcome.view.key_table);
+        }
         audience.view.store(outcome.view.clone());
-        {
-            let mut lessor = audience.lessor.lock();
-            for change in &outcome.lease_changes {
-                lessor.follow(change);
-            }
+        if !outcome.lease_changes.is_empty() {
+            audience.lessor.lock().observe(&outcome.lease_changes, clock::monotonic());
+        }
+        if outcome.compacted {
+            self.compactor.wake();
         }
         audience.hub.publish(&outcome.events, &outcome.view);
         audience.applied.send_replace(last.log_id.index());
         for (request, reply) in outcome.replies {
-            if request.member == audience.member_id {
-                let applied = Applied { reply, view: outcome.view.clone() };
-                audience.waiters.resolve(request.seq, Ok(applied));
-            }
+            let applied = Applied { reply, view: outcome.view.clone() };
+            audience.waiters.resolve(request.seq, Ok(applied));
         }
-        audience.waiters.applied_through(*last.log_id.committed_leader_id());
+        audience.waiters.applied_through(types::term_of(&last.log_id));
         Ok(())
     }
 
     fn state(&self) -> (Option<LogId>, StoredMembership, Arc<ReadView>) {
-        let applied = self.machine.applied().map(log_id);
-        (applied, self.membership(), self.audience.view.load_full())
+        let applied = self.machine.applied();
+        // raft's first entry is a membership: before it nothing has been applied.
+        let membership = types::decode_stored_membership(applied.membership.clone()).ok();
+        let log_id = membership.as_ref().map(|_| wire::log_id_of(applied.term, applied.index));
+        (log_id, membership.unwrap_or_default(), self.audience.view.load_full())
     }
 
-    fn membership(&self) -> StoredMembership {
-        // Written by `apply` above and authenticated by the storage layer since.
-        types::decode_stored_membership(self.machine.membership()).unwrap_or_default()
-    }
-
-    fn install(&mut self, staged: crate::storage::StagedState) -> io::Result<()> {
-        let store = self.directory.publish(staged).map_err(io::Error::other)?;
-        self.machine = Machine::recover(store).map_err(io::Error::other)?;
+    fn install(&mut self, staged: StagedState) -> io::Result<()> {
+        let superseded = self.audience.view.load().store.clone();
+        let store = self
+            .directory
+            .lock()
+            .publish(staged, Some(self.machine.store()))
+            .map_err(io::Error::other)?;
+        drop(superseded);
+        self.machine =
+            Machine::recover(store, self.audience.member_id).map_err(io::Error::other)?;
+        self.compactor = CompactionThread::start(&self.machine)?;
         let audience = &self.audience;
         let view = self.machine.view();
+        audience.keyring.follow(&view.key_table);
         audience.view.store(view.clone());
-        *audience.lessor.lock() = self.machine.lessor();
+        // A member that installs a snapshot follows a leader: its own clocks stand still.
+        audience.lessor.lock().demote();
         audience.hub.reset(&view);
         audience.applied.send_replace(view.applied_index);
         audience.waiters.overtaken_by_snapshot(view.applied_term);
         tracing::info!(applied_index = view.applied_index, "installed a snapshot");
         Ok(())
     }
-}
-
-fn log_id(applied: AppliedId) -> LogId {
-    super::wire::parse_log_id(proto::sealkv::peer::LogId {
-        term: applied.term,
-        index: applied.index,
-    })
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {

@@ -41,6 +41,10 @@ pub fn parse_log_id(id: pb::LogId) -> LogId {
     LogId::new(committed(id.term), id.index)
 }
 
+pub fn log_id_of(term: u64, index: u64) -> LogId {
+    LogId::new(committed(term), index)
+}
+
 fn committed(term: u64) -> types::CommittedLeaderId {
     // One leader per term: the committed id is the term alone, whoever led it.
     LeaderId::new(term, 0).to_committed()
