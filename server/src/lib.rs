@@ -1,1 +1,4 @@
 //! server
+
+pub mod raft;
+pub mod storage;

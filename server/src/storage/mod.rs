@@ -1,0 +1,3 @@
+//! The only place that writes the data directory.
+
+pub mod log;
