@@ -1,4 +1,5 @@
 //! server
 
 pub mod mvcc;
+pub mod raft;
 pub mod storage;

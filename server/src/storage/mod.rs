@@ -10,6 +10,7 @@ pub mod engine;
 pub mod error;
 mod fjall;
 pub mod layout;
+pub mod log;
 mod memory;
 pub mod sealed;
 pub mod store;
