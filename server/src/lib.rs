@@ -1,5 +1,8 @@
 //! server
 
+pub mod config;
 pub mod mvcc;
 pub mod raft;
+pub mod serve;
+pub mod shutdown;
 pub mod storage;
