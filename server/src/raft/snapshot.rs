@@ -9,8 +9,8 @@ use futures::Stream;
 use proto::sealkv::peer as pb;
 use tokio::sync::mpsc;
 
-use crate::apply::Machine;
-use crate::mvcc::ReadView;
+use crate::apply::snapshot::export;
+use crate::mvcc::read_view::ReadView;
 use crate::storage::StagedState;
 
 /// What openraft hands around as the data of a snapshot.
@@ -48,7 +48,7 @@ pub fn parts(
             return;
         }
         let mut chunks_total = 0;
-        for chunk in Machine::export(&view) {
+        for chunk in export(&view) {
             match chunk {
                 // Without the closing message the receiver refuses what it has.
                 Err(error) => {
