@@ -69,7 +69,7 @@ pub enum MemberKeyError {
     /// Not as it was written: its checksum does not fit.
     #[error("is damaged")]
     Damaged,
-    #[error("{0}")]
+    #[error("is no member.key of this release: it {0}")]
     Malformed(DecodeError),
     #[error("belongs to the key provider {file}, but the server was started with {given}")]
     OtherProvider {

@@ -33,6 +33,14 @@ impl ProviderKind {
         }
     }
 
+    /// What the operator has to bring.
+    fn holds(self) -> &'static str {
+        match self {
+            Self::File => "key file",
+            Self::Passphrase => "passphrase",
+        }
+    }
+
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::File => 1,
@@ -70,9 +78,9 @@ pub struct SlotContext {
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum ProviderError {
     /// Not the key this slot was wrapped with.
-    #[error("the {0} given is not the one this member was started with")]
+    #[error("the {} given is not the one this member's slot was wrapped with", .0.holds())]
     WrongKey(ProviderKind),
-    #[error("what the {0} provider wrapped {1}")]
+    #[error("what the {0} provider wrapped: it {1}")]
     Malformed(ProviderKind, DecodeError),
     /// Argon2 could not have the memory that the passphrase's cost asks for.
     #[error("{memory_kib} KiB of memory for the passphrase's Argon2id could not be used")]

@@ -22,7 +22,7 @@ pub const ROW_OVERHEAD_BYTES: usize = HEADER_BYTES + NONCE_BYTES + TAG_BYTES;
 /// A stored row or log block that does not open. Says which key it names and never why.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum OpenRowError {
-    #[error("stored bytes: {0}")]
+    #[error("stored bytes cannot be read: the row {0}")]
     Malformed(DecodeError),
     /// The member has no storage key of this id: the bytes are another member's, or damaged.
     #[error("stored bytes name storage key {storage_key_id}, which this member does not have")]

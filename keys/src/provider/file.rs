@@ -151,6 +151,7 @@ fn read_prologue(wrapped: &[u8]) -> Result<(), DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::member_key::DirectoryId;
     use crate::slot::SlotKeyPair;
 
     fn directory() -> tempfile::TempDir {
