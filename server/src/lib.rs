@@ -10,6 +10,7 @@ pub mod lease;
 pub mod mvcc;
 pub mod raft;
 pub mod replica;
+pub mod rpc;
 pub mod seal;
 pub mod serve;
 pub mod shutdown;

@@ -142,7 +142,7 @@ impl Consensus {
 
     pub fn committed_index(&self) -> u64 {
         let metrics = self.raft().data_metrics();
-        let committed = metrics.borrow_watched().committed;
+        let committed = metrics.borrow_watched().cluster_committed;
         committed.map_or(0, |id| id.index)
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::errors::ClientWriteError;
-use openraft::raft::responder::OneshotResponder;
+use openraft::raft::responder::ProgressResponder;
 use proto::sealkv::peer as pb;
 use tonic::Code;
 
@@ -153,7 +153,7 @@ impl Consensus {
         {
             return Err(NotProposed::NotLeader);
         }
-        let (responder, outcome) = OneshotResponder::<TypeConfig, _>::new_pair();
+        let (responder, outcome) = ProgressResponder::<TypeConfig, _>::complete_only();
         let leader = super::types::CommittedLeaderId::new(term);
         self.raft()
             .write(EntryData(prepared.encoded))
@@ -205,17 +205,13 @@ impl Consensus {
 
 /// A connection that could not be made carried nothing.
 fn never_sent(status: &tonic::Status) -> bool {
-    let refused = |error: &dyn std::error::Error| {
-        error
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
-    };
     if status.code() == Code::FailedPrecondition {
         return true;
     }
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
-        if refused(error) {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
             return true;
         }
         source = error.source();

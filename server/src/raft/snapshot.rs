@@ -55,8 +55,12 @@ pub fn parts(
                     tracing::warn!(%error, "a snapshot cannot be read to its end");
                     return;
                 }
-                Ok(chunk) if sender.blocking_send(part(Part::Chunk(chunk))).is_err() => return,
-                Ok(_) => chunks_total += 1,
+                Ok(chunk) => {
+                    if sender.blocking_send(part(Part::Chunk(chunk))).is_err() {
+                        return;
+                    }
+                    chunks_total += 1;
+                }
             }
         }
         let _ = sender.blocking_send(part(Part::ChunksTotal(chunks_total)));

@@ -49,7 +49,7 @@ pub fn parse_entries(entries: Vec<pb::LogEntry>) -> Result<Vec<Entry>, WireError
             let kind = u8::try_from(entry.kind).unwrap_or(u8::MAX);
             let payload = types::decode_payload(kind, entry.payload)
                 .map_err(|source| WireError::Payload { index: id.index, source })?;
-            Ok(Entry::new(id, payload))
+            Ok(Entry { log_id: id, payload })
         })
         .collect()
 }
