@@ -1,6 +1,7 @@
 //! server
 
 pub mod apply;
+pub mod clock;
 pub mod command;
 pub mod lease;
 pub mod mvcc;
