@@ -453,7 +453,7 @@ impl Machine {
             }
             Body::ChangeKeys(change) => self.change_keys(work, &change).map(Reply::ChangeKeys),
             Body::PublishMember(member) => {
-                self.publish_member(work, member);
+                self.publish_member(work, member)?;
                 Ok(Reply::PublishMember(()))
             }
             Body::Alarm(alarm) => Ok(Reply::Alarm(self.change_alarm(work, &alarm))),

@@ -10,6 +10,8 @@ pub mod engine;
 pub mod error;
 mod fjall;
 pub mod layout;
+pub mod log;
+mod member_sealer;
 mod memory;
 pub mod sealed;
 pub mod store;
