@@ -2,10 +2,12 @@
 //!
 //! Not known here: gRPC, raft, encryption, the disk.
 
+mod bulk_load;
 pub mod index;
 pub mod key_history;
 pub mod key_range;
 pub mod revision;
+mod tree;
 
 pub use index::{Change, Chunk, Found, Guard, Index};
 pub use key_history::Latest;
