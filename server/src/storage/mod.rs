@@ -10,6 +10,7 @@ pub mod engine;
 pub mod error;
 mod fjall;
 pub mod layout;
+mod marker;
 mod memory;
 pub mod sealed;
 pub mod store;
