@@ -11,6 +11,7 @@ pub mod error;
 mod fjall;
 pub mod layout;
 pub mod log;
+mod marker;
 mod member_sealer;
 mod memory;
 pub mod sealed;
