@@ -12,6 +12,7 @@ mod fjall;
 mod identity_file;
 pub mod layout;
 pub mod log;
+mod marker;
 mod member_sealer;
 mod memory;
 pub mod sealed;
