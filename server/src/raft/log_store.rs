@@ -318,6 +318,7 @@ mod tests {
     use futures::{StreamExt, TryStreamExt};
     use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
     use openraft::testing::log::{StoreBuilder, Suite};
+    use openraft::type_config::TypeConfigExt;
 
     use super::super::types::{
         Done, EntryData, EntryPayload, SnapshotMeta, StoredMembership, decode_stored_membership,
@@ -426,7 +427,7 @@ mod tests {
     }
 
     async fn append(store: &mut LogStore, entries: Vec<Entry>) -> io::Result<()> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (sender, receiver) = TypeConfig::oneshot();
         store.append(entries, IOFlushed::signal(sender)).await?;
         receiver.await.expect("the log answers")
     }
@@ -479,7 +480,7 @@ mod tests {
         let disk = MemoryDisk::default();
         let mut store = open(&disk, small());
         disk.hold_syncs();
-        let (sender, mut receiver) = tokio::sync::oneshot::channel();
+        let (sender, mut receiver) = TypeConfig::oneshot();
         let queued = store.append(vec![entry(1, 10)], IOFlushed::signal(sender));
         queued.await.expect("it has room");
         let read = store.try_get_log_entries(0..10).await.expect("it reads");
