@@ -1,0 +1,292 @@
+//! What is replicated: one struct per command, the reply it gets, and its bytes in the log.
+//!
+//! Promise: the bytes of a command mean the same on every member and in every later release.
+//! An unknown version or kind is an error that says so, never a guess.
+//! Not known here: raft, storage, keys, what applying a command does.
+//!
+//! ```text
+//! version u16 | kind u16 | flags u32 | member u64 | seq u64 | auth_revision u64 | clock_ms i64
+//!   | user length u16 | user | body (protobuf, sealkv.replicated.v1)          all big-endian
+//! ```
+//!
+//! The clock stands at a fixed place, so that the leader can set it in a command that another
+//! member encoded, just before it proposes.
+
+mod admin;
+mod keyring;
+mod kv;
+mod lease;
+mod plugin;
+mod reply;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+
+pub use admin::{AlarmKind, ChangeAlarm, PublishMember};
+pub use keyring::ChangeKeys;
+pub use kv::{
+    Compact, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Txn, ValueCompare,
+};
+pub use lease::{LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseRevoke};
+pub use plugin::{
+    CommitPlugin, DeadLetter, DeletePlugin, DeployPlugin, EffectOp, PluginChunk, PluginSpec,
+    PluginState, Position, SetPluginState,
+};
+pub use reply::{
+    AlarmReply, CommitPluginReply, CompactReply, DeleteRangeReply, DeployPluginReply,
+    LeaseGrantReply, NoEffect, NotApplied, OpReply, PutReply, RangeReply, RecordRef, Refusal,
+    Reply, ReplyOf, TxnReply,
+};
+
+/// The version of the envelope and of every body that this release writes.
+pub const VERSION: u16 = 1;
+
+const CLOCK_AT: usize = 32;
+const FIXED_BYTES: usize = 42;
+
+/// Names one proposal. The member that received the request counts them; a number is never
+/// used twice, not even for the same request tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId {
+    pub member: u64,
+    pub seq: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub version: u16,
+    pub flags: u32,
+    pub request: RequestId,
+    /// Empty while authentication is off.
+    pub user: String,
+    pub auth_revision: u64,
+    /// The leader's wall clock; never decides about a lease.
+    pub clock_ms: i64,
+}
+
+impl Header {
+    #[must_use]
+    pub fn new(request: RequestId) -> Self {
+        Header {
+            version: VERSION,
+            flags: 0,
+            request,
+            user: String::new(),
+            auth_revision: 0,
+            clock_ms: 0,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
+    pub header: Header,
+    pub body: Body,
+}
+
+/// Everything that can change the replicated state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    Put(Put),
+    DeleteRange(DeleteRange),
+    Txn(Txn),
+    Compact(Compact),
+    LeaseGrant(LeaseGrant),
+    LeaseRevoke(LeaseRevoke),
+    LeaseExpire(LeaseExpire),
+    LeaseCheckpoint(LeaseCheckpoint),
+    ChangeKeys(ChangeKeys),
+    PublishMember(PublishMember),
+    Alarm(ChangeAlarm),
+    PluginChunk(PluginChunk),
+    DeployPlugin(DeployPlugin),
+    SetPluginState(SetPluginState),
+    DeletePlugin(DeletePlugin),
+    CommitPlugin(CommitPlugin),
+}
+
+/// Bytes that are no command of this release. In the log this stops the member.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CommandError {
+    #[error("a command of {bytes} bytes is shorter than its header")]
+    Short { bytes: usize },
+    #[error("command version {version} needs a newer release than this one, which knows {VERSION}")]
+    Version { version: u16 },
+    #[error("command kind {kind} needs a newer release than this one")]
+    Kind { kind: u16 },
+    #[error("the flags {flags:#x} of a command need a newer release than this one")]
+    Flags { flags: u32 },
+    #[error("the user name of a command is not UTF-8")]
+    User,
+    #[error("the body of a command of kind {kind} cannot be read")]
+    Body { kind: u16 },
+}
+
+/// A body whose fields do not make sense; `decode` adds the kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BadBody;
+
+impl From<prost::DecodeError> for BadBody {
+    fn from(_: prost::DecodeError) -> Self {
+        BadBody
+    }
+}
+
+/// A body and its message on the wire.
+pub(crate) trait Wire: Sized {
+    type Message: Message + Default;
+    fn to_wire(&self) -> Self::Message;
+    fn from_wire(message: Self::Message) -> Result<Self, BadBody>;
+
+    fn decode(bytes: Bytes) -> Result<Self, BadBody> {
+        Self::from_wire(Self::Message::decode(bytes)?)
+    }
+}
+
+/// One line per body: its number in the log, for ever.
+macro_rules! bodies {
+    ($($kind:literal $name:ident($type:ty)),* $(,)?) => {
+        impl Body {
+            /// The number that stands for this body in the log.
+            #[must_use]
+            pub fn kind(&self) -> u16 {
+                match self { $(Body::$name(_) => $kind,)* }
+            }
+
+            /// The name of this body, for logs and metrics.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self { $(Body::$name(_) => stringify!($name),)* }
+            }
+
+            fn put_message(&self, out: &mut BytesMut) {
+                match self { $(Body::$name(body) => encode_message(&body.to_wire(), out),)* }
+            }
+
+            fn decode(kind: u16, bytes: Bytes) -> Result<Self, CommandError> {
+                match kind {
+                    $($kind => <$type as Wire>::decode(bytes)
+                        .map(Body::$name)
+                        .map_err(|BadBody| CommandError::Body { kind }),)*
+                    _ => Err(CommandError::Kind { kind }),
+                }
+            }
+        }
+        $(impl From<$type> for Body {
+            fn from(body: $type) -> Self { Body::$name(body) }
+        })*
+    };
+}
+
+bodies! {
+    1 Put(Put),
+    2 DeleteRange(DeleteRange),
+    3 Txn(Txn),
+    4 Compact(Compact),
+    10 LeaseGrant(LeaseGrant),
+    11 LeaseRevoke(LeaseRevoke),
+    12 LeaseExpire(LeaseExpire),
+    13 LeaseCheckpoint(LeaseCheckpoint),
+    20 ChangeKeys(ChangeKeys),
+    30 PublishMember(PublishMember),
+    31 Alarm(ChangeAlarm),
+    40 PluginChunk(PluginChunk),
+    41 DeployPlugin(DeployPlugin),
+    42 SetPluginState(SetPluginState),
+    43 DeletePlugin(DeletePlugin),
+    44 CommitPlugin(CommitPlugin),
+}
+
+fn encode_message(message: &impl Message, out: &mut BytesMut) {
+    out.reserve(message.encoded_len());
+    message
+        .encode(out)
+        .expect("a BytesMut grows as it is written");
+}
+
+impl Command {
+    #[must_use]
+    pub fn new(header: Header, body: impl Into<Body>) -> Self {
+        Command {
+            header,
+            body: body.into(),
+        }
+    }
+
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let header = &self.header;
+        let mut out = BytesMut::with_capacity(FIXED_BYTES + header.user.len());
+        out.put_u16(header.version);
+        out.put_u16(self.body.kind());
+        out.put_u32(header.flags);
+        out.put_u64(header.request.member);
+        out.put_u64(header.request.seq);
+        out.put_u64(header.auth_revision);
+        out.put_i64(header.clock_ms);
+        // etcd bounds a user name by the request; 64 KiB is far above what the edge lets through.
+        let user = &header.user.as_bytes()[..header.user.len().min(usize::from(u16::MAX))];
+        out.put_u16(u16::try_from(user.len()).expect("cut to fit above"));
+        out.put_slice(user);
+        self.body.put_message(&mut out);
+        out.freeze()
+    }
+
+    /// Reads a command. Values and keys share the memory of `bytes`.
+    pub fn decode(bytes: &Bytes) -> Result<Self, CommandError> {
+        let fixed: &[u8; FIXED_BYTES] = bytes
+            .first_chunk()
+            .ok_or(CommandError::Short { bytes: bytes.len() })?;
+        let u16_at = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
+        let u64_at = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| fixed[at + i]));
+        let version = u16_at(0);
+        if version != VERSION {
+            return Err(CommandError::Version { version });
+        }
+        let flags = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
+        if flags != 0 {
+            return Err(CommandError::Flags { flags });
+        }
+        let body_at = FIXED_BYTES + usize::from(u16_at(40));
+        let user = bytes
+            .get(FIXED_BYTES..body_at)
+            .ok_or(CommandError::Short { bytes: bytes.len() })?;
+        let header = Header {
+            version,
+            flags,
+            request: RequestId {
+                member: u64_at(8),
+                seq: u64_at(16),
+            },
+            user: std::str::from_utf8(user)
+                .map_err(|_| CommandError::User)?
+                .to_owned(),
+            auth_revision: u64_at(24),
+            clock_ms: u64_at(CLOCK_AT).cast_signed(),
+        };
+        let body = Body::decode(u16_at(2), bytes.slice(body_at..))?;
+        Ok(Command { header, body })
+    }
+}
+
+/// Sets the clock in an encoded command: the leader's last touch before it proposes.
+pub fn set_clock(encoded: &mut [u8], clock_ms: i64) -> Result<(), CommandError> {
+    let bytes = encoded.len();
+    let place = encoded
+        .get_mut(CLOCK_AT..CLOCK_AT + 8)
+        .ok_or(CommandError::Short { bytes })?;
+    place.copy_from_slice(&clock_ms.to_be_bytes());
+    Ok(())
+}
+
+/// The request id of an encoded command, without reading the rest.
+pub fn request_id(encoded: &[u8]) -> Result<RequestId, CommandError> {
+    let fixed: &[u8; FIXED_BYTES] = encoded.first_chunk().ok_or(CommandError::Short {
+        bytes: encoded.len(),
+    })?;
+    let u64_at = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| fixed[at + i]));
+    Ok(RequestId {
+        member: u64_at(8),
+        seq: u64_at(16),
+    })
+}

@@ -1,0 +1,164 @@
+//! From a data directory and a key provider to an identity, storage keys and a state.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use keys::{
+    Argon2Cost, DirectoryId, FileProvider, MemberKey, PassphraseProvider, Provider, StorageKeys,
+};
+
+use super::StartError;
+use crate::config::{ClusterState, Config, KeySource};
+use crate::raft::{Identity, cluster_id, member_id};
+use crate::storage::{DataDir, Store, StoreOptions};
+
+/// What stands before raft can start.
+pub(super) struct Opened {
+    pub(super) directory: DataDir,
+    pub(super) member_key: MemberKey,
+    pub(super) identity: Identity,
+    pub(super) store: Store,
+    /// The members of the cluster to bootstrap; none when the log says who they are.
+    pub(super) bootstrap: Option<BTreeMap<u64, (String, Vec<String>)>>,
+}
+
+pub(super) fn open(config: &Config) -> Result<Opened, StartError> {
+    let mut directory = DataDir::open(&config.data_dir)?;
+    // Nothing has been promised from a directory that has no log and no published state.
+    let fresh = !directory.has_state() && !directory.log().exists();
+    let key_path = directory.member_key();
+    let has_member_key = key_path.exists();
+    if !fresh && !has_member_key {
+        return Err(StartError::MemberKeyLost { path: config.data_dir.clone() });
+    }
+    let provider = open_provider(&config.key_source, !fresh || has_member_key)?;
+    if !fresh {
+        let member_key = MemberKey::load(&key_path, provider.as_ref())?;
+        let storage_keys = member_key.storage_keys().clone();
+        let identity = read_identity(&directory, &storage_keys, &member_key)?;
+        let store = directory.open_state(storage_keys, StoreOptions::default())?;
+        let store = store.ok_or_else(|| StartError::Identity {
+            path: config.data_dir.clone(),
+            what: "there is a raft log but no state",
+        })?;
+        return Ok(Opened { directory, member_key, identity, store, bootstrap: None });
+    }
+    begin(config, directory, provider.as_ref(), has_member_key)
+}
+
+/// The first start, or the next attempt at one that a crash cut short.
+fn begin(
+    config: &Config,
+    mut directory: DataDir,
+    provider: &dyn Provider,
+    has_member_key: bool,
+) -> Result<Opened, StartError> {
+    config.check_bootstrap().map_err(StartError::Config)?;
+    if config.initial_cluster_state == ClusterState::Existing {
+        return Err(StartError::CannotJoin);
+    }
+    let members = bootstrap_members(config);
+    let own_urls: Vec<String> =
+        config.advertise_peer_urls.iter().map(|url| url.as_str().to_owned()).collect();
+    let own_id = member_id(&own_urls, &config.initial_cluster_token);
+    let key_path = directory.member_key();
+    let member_key = if has_member_key {
+        let begun = MemberKey::load(&key_path, provider)?;
+        let found = begun.outline().member_id;
+        if found != own_id {
+            let path = config.data_dir.clone();
+            return Err(StartError::OtherMember { path, found, given: own_id });
+        }
+        begun
+    } else {
+        let made = MemberKey::create(own_id, DirectoryId::random(), provider)
+            .map_err(StartError::Provider)?;
+        made.save(&key_path)?;
+        made
+    };
+    let ids: Vec<u64> = members.keys().copied().collect();
+    let identity = Identity {
+        cluster_id: cluster_id(&ids),
+        member_id: own_id,
+        name: config.name.clone(),
+        directory_id: *member_key.outline().directory_id.as_bytes(),
+    };
+    let storage_keys = member_key.storage_keys().clone();
+    write_identity(&directory, &storage_keys, &identity)?;
+    let staged = directory.stage(storage_keys, StoreOptions::default())?;
+    let store = directory.publish(staged, None)?;
+    Ok(Opened { directory, member_key, identity, store, bootstrap: Some(members) })
+}
+
+fn bootstrap_members(config: &Config) -> BTreeMap<u64, (String, Vec<String>)> {
+    config
+        .initial_cluster
+        .members()
+        .map(|(name, urls)| {
+            let urls: Vec<String> = urls.iter().map(|url| url.as_str().to_owned()).collect();
+            (member_id(&urls, &config.initial_cluster_token), (name.to_owned(), urls))
+        })
+        .collect()
+}
+
+/// The provider that the flags name. `data_exists`: a key file that is missing must not be made.
+pub fn open_provider(
+    source: &KeySource,
+    data_exists: bool,
+) -> Result<Box<dyn Provider>, StartError> {
+    Ok(match source {
+        KeySource::GeneratedKeyFile { path } => {
+            let (provider, generated) = FileProvider::load_or_generate(path, data_exists)?;
+            if generated {
+                warn_of_generated_key(path);
+            }
+            Box::new(provider)
+        }
+        KeySource::KeyFile { path } => Box::new(FileProvider::load(path)?),
+        KeySource::Passphrase { path } => {
+            Box::new(PassphraseProvider::from_file(path, Argon2Cost::default())?)
+        }
+    })
+}
+
+fn warn_of_generated_key(path: &Path) {
+    tracing::warn!(
+        key_file = %path.display(),
+        data_dir = %path.with_extension("").display(),
+        "generated a root key file beside the data directory; it protects only data that leaves \
+         this machine without it: move it elsewhere and name it with --key-file, or use \
+         --key-provider=passphrase"
+    );
+}
+
+/// The row key of the sealed identity file, and a keyspace number that no store uses.
+const IDENTITY_ROW: (u8, &[u8]) = (255, b"identity");
+
+fn write_identity(
+    directory: &DataDir,
+    storage_keys: &StorageKeys,
+    identity: &Identity,
+) -> Result<(), StartError> {
+    let sealed = storage_keys.seal_row(IDENTITY_ROW.0, IDENTITY_ROW.1, &identity.encode());
+    Ok(directory.write_identity(&sealed)?)
+}
+
+fn read_identity(
+    directory: &DataDir,
+    storage_keys: &StorageKeys,
+    member_key: &MemberKey,
+) -> Result<Identity, StartError> {
+    let wrong = |what| StartError::Identity { path: directory.root().join("identity"), what };
+    let sealed = directory.read_identity()?.ok_or_else(|| wrong("is missing"))?;
+    let bytes = storage_keys
+        .open_row(IDENTITY_ROW.0, IDENTITY_ROW.1, &sealed)
+        .map_err(|_| wrong("is damaged or of another directory"))?;
+    let identity = Identity::decode(&bytes).ok_or_else(|| wrong("is of another release"))?;
+    let outline = member_key.outline();
+    if identity.member_id != outline.member_id
+        || identity.directory_id != *outline.directory_id.as_bytes()
+    {
+        return Err(wrong("and member.key belong to different members"));
+    }
+    Ok(identity)
+}
