@@ -27,7 +27,10 @@ pub fn start(level: LogLevel, format: LogFormat) {
         .with_writer(std::io::stderr)
         // It would print its own trouble to the very stderr that is in trouble, and panic there.
         .log_internal_errors(false);
-    let _ = tracing_subscriber::registry().with(filter(level)).with(layer).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(filter(level))
+        .with(layer)
+        .try_init();
 }
 
 /// Our own events at the level asked for; libraries' only when something is wrong with them,
@@ -39,7 +42,14 @@ fn filter(level: LogLevel) -> Targets {
         LogLevel::Warn => (Level::WARN, Level::WARN),
         LogLevel::Error => (Level::ERROR, Level::ERROR),
     };
-    let ours_by_crate = ["server", "sealkv", "sealkv_keys", "sealkv_plugins", "keys", "plugins"];
+    let ours_by_crate = [
+        "server",
+        "sealkv",
+        "sealkv_keys",
+        "sealkv_plugins",
+        "keys",
+        "plugins",
+    ];
     Targets::new()
         .with_default(theirs)
         .with_targets(ours_by_crate.map(|target| (target, ours)))
@@ -88,7 +98,10 @@ fn level_name(level: Level) -> &'static str {
 /// The last directory, the file and the line, as etcd's callers read.
 fn caller(file: Option<&str>, line: Option<u32>) -> String {
     let file = file.unwrap_or("unknown");
-    let start = file.rmatch_indices('/').nth(1).map_or(0, |(slash, _)| slash + 1);
+    let start = file
+        .rmatch_indices('/')
+        .nth(1)
+        .map_or(0, |(slash, _)| slash + 1);
     format!("{}:{}", &file[start..], line.unwrap_or(0))
 }
 
@@ -101,7 +114,12 @@ struct Fields {
 impl Fields {
     fn json(&self, level: &str, ts: &str, caller: &str) -> String {
         let mut line = String::with_capacity(256);
-        let head = [("level", level), ("ts", ts), ("caller", caller), ("msg", &self.message)];
+        let head = [
+            ("level", level),
+            ("ts", ts),
+            ("caller", caller),
+            ("msg", &self.message),
+        ];
         for (position, (name, text)) in head.into_iter().enumerate() {
             line.push(if position == 0 { '{' } else { ',' });
             push_pair(&mut line, name, &Value::from(text));
@@ -204,7 +222,9 @@ mod tests {
         let layer = tracing_subscriber::fmt::layer()
             .event_format(Line { format })
             .with_writer(move || writer.clone());
-        let subscriber = tracing_subscriber::registry().with(filter(LogLevel::Info)).with(layer);
+        let subscriber = tracing_subscriber::registry()
+            .with(filter(LogLevel::Info))
+            .with(layer);
         tracing::subscriber::with_default(subscriber, log);
         let bytes = kept.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -213,7 +233,11 @@ mod tests {
     #[test]
     fn json_lines_have_etcds_shape() {
         let text = logged(LogFormat::Json, || {
-            tracing::info!(member_id = 7_u64, reason = "a \"b\"", "ready to serve client requests");
+            tracing::info!(
+                member_id = 7_u64,
+                reason = "a \"b\"",
+                "ready to serve client requests"
+            );
             tracing::debug!("not at this level");
         });
         assert_eq!(text.lines().count(), 1, "{text}");
@@ -221,15 +245,26 @@ mod tests {
         let tail = r#","msg":"ready to serve client requests","member-id":7,"reason":"a \"b\""}"#;
         assert!(text.trim_end().ends_with(tail), "{text}");
         let line: Value = serde_json::from_str(&text).unwrap();
-        assert!(line["caller"].as_str().unwrap().starts_with("src/logging.rs:"), "{text}");
+        assert!(
+            line["caller"]
+                .as_str()
+                .unwrap()
+                .starts_with("src/logging.rs:"),
+            "{text}"
+        );
     }
 
     #[test]
     fn console_lines_are_one_line_each() {
-        let text = logged(LogFormat::Console, || tracing::warn!(name = "x\ny", "two\nlines"));
+        let text = logged(LogFormat::Console, || {
+            tracing::warn!(name = "x\ny", "two\nlines")
+        });
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.contains("\twarn\t"), "{text}");
-        assert!(text.ends_with("two lines\t{\"name\":\"x\\ny\"}\n"), "{text}");
+        assert!(
+            text.ends_with("two lines\t{\"name\":\"x\\ny\"}\n"),
+            "{text}"
+        );
     }
 
     #[test]

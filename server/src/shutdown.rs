@@ -56,15 +56,17 @@ impl Shutdown {
     pub fn on_signals(&self) -> std::io::Result<()> {
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let shutdown = self.clone();
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for number in signals.forever() {
-                if shutdown.signal.swap(number, Ordering::AcqRel) != 0 {
-                    die_of(number);
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                for number in signals.forever() {
+                    if shutdown.signal.swap(number, Ordering::AcqRel) != 0 {
+                        die_of(number);
+                    }
+                    tracing::info!(signal = name(number), "received signal; shutting down");
+                    shutdown.begin();
                 }
-                tracing::info!(signal = name(number), "received signal; shutting down");
-                shutdown.begin();
-            }
-        })?;
+            })?;
         Ok(())
     }
 }

@@ -18,20 +18,30 @@ pub(super) enum ConnectError {
     #[error("--endpoints: unix sockets are not implemented for clients by this release: {0}")]
     Unix(MemberUrl),
     #[error("--endpoints: {url}: {error}")]
-    Invalid { url: String, error: tonic::transport::Error },
+    Invalid {
+        url: String,
+        error: tonic::transport::Error,
+    },
     #[error("no endpoint can be reached:{}", lines(.0))]
     Unreachable(Vec<(String, String)>),
 }
 
 fn lines(tried: &[(String, String)]) -> String {
-    tried.iter().map(|(url, error)| format!("\n  {url}: {error}")).collect()
+    tried
+        .iter()
+        .map(|(url, error)| format!("\n  {url}: {error}"))
+        .collect()
 }
 
 /// In the order given; `host:port` means `http://host:port`.
 pub(super) fn endpoints(list: &str) -> Result<Vec<MemberUrl>, UrlError> {
     let with_scheme = |one: &str| {
         let one = one.trim();
-        MemberUrl::parse(&if one.contains("://") { one.into() } else { format!("http://{one}") })
+        MemberUrl::parse(&if one.contains("://") {
+            one.into()
+        } else {
+            format!("http://{one}")
+        })
     };
     list.split(',').map(with_scheme).collect()
 }
@@ -49,16 +59,16 @@ pub(super) async fn connect(global: &Global) -> Result<Channel, ConnectError> {
     Err(ConnectError::Unreachable(tried))
 }
 
-pub(super) async fn connect_one(
-    url: &MemberUrl,
-    global: &Global,
-) -> Result<Channel, ConnectError> {
+pub(super) async fn connect_one(url: &MemberUrl, global: &Global) -> Result<Channel, ConnectError> {
     if matches!(url.place(), Place::Unix(_)) {
         return Err(ConnectError::Unix(url.clone()));
     }
     let dial_timeout = Duration::from_secs(global.dial_timeout);
     let endpoint = Endpoint::from_shared(url.as_str().to_owned())
-        .map_err(|error| ConnectError::Invalid { url: url.to_string(), error })?
+        .map_err(|error| ConnectError::Invalid {
+            url: url.to_string(),
+            error,
+        })?
         .connect_timeout(dial_timeout)
         .tcp_nodelay(true);
     endpoint.connect().await.map_err(|error| {

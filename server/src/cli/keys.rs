@@ -35,14 +35,22 @@ pub(super) async fn run(command: &Command, global: &Global) -> Result<(), CliErr
             print_list(&listed, global.write_out)?;
         }
         Command::Add { prefix } => {
-            let request = KeysAddRequest { prefix: prefix.clone().into() };
+            let request = KeysAddRequest {
+                prefix: prefix.clone().into(),
+            };
             let added = client.add(request).await?.into_inner();
             print_key(added.key, global.write_out, "has its own key")?;
         }
         Command::Rotate { prefix } => {
-            let request = KeysRotateRequest { prefix: prefix.clone().into() };
+            let request = KeysRotateRequest {
+                prefix: prefix.clone().into(),
+            };
             let rotated = client.rotate(request).await?.into_inner();
-            print_key(rotated.key, global.write_out, "is sealed under a new version")?;
+            print_key(
+                rotated.key,
+                global.write_out,
+                "is sealed under a new version",
+            )?;
         }
     }
     Ok(())
@@ -135,8 +143,11 @@ pub(super) fn show_time(unix_ms: i64) -> String {
     let seconds = unix_ms.div_euclid(1000);
     let (days, second_of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil(days);
-    let (hour, minute, second) =
-        (second_of_day / 3600, second_of_day % 3600 / 60, second_of_day % 60);
+    let (hour, minute, second) = (
+        second_of_day / 3600,
+        second_of_day % 3600 / 60,
+        second_of_day % 60,
+    );
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
@@ -144,14 +155,20 @@ pub(super) fn show_time(unix_ms: i64) -> String {
 /// leap day comes last.
 fn civil(days: i64) -> (i64, i64, i64) {
     let since_0000_03_01 = days + 719_468;
-    let (era, day_of_era) =
-        (since_0000_03_01.div_euclid(146_097), since_0000_03_01.rem_euclid(146_097));
+    let (era, day_of_era) = (
+        since_0000_03_01.div_euclid(146_097),
+        since_0000_03_01.rem_euclid(146_097),
+    );
     let year_of_era =
         (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
 }

@@ -30,7 +30,12 @@ struct Client {
 #[derive(Debug, Args)]
 struct Global {
     /// Where to ask: a comma list; the first that can be reached is used.
-    #[arg(long, global = true, env = "SEALKV_ENDPOINTS", default_value = "http://127.0.0.1:2379")]
+    #[arg(
+        long,
+        global = true,
+        env = "SEALKV_ENDPOINTS",
+        default_value = "http://127.0.0.1:2379"
+    )]
     endpoints: String,
     /// How to print.
     #[arg(
@@ -67,9 +72,18 @@ enum Command {
 /// The words that start a subcommand, for help.
 pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("server", "Start a server (as without a subcommand)."),
-    ("keys list | add PREFIX | rotate PREFIX", "The keys that values are sealed with."),
-    ("plugin deploy FILE.wasm --watch PREFIX --write PREFIX", "Deploy a WebAssembly plugin."),
-    ("plugin list | dead-letters | pause | resume | delete", "Look at plugins, and manage them."),
+    (
+        "keys list | add PREFIX | rotate PREFIX",
+        "The keys that values are sealed with.",
+    ),
+    (
+        "plugin deploy FILE.wasm --watch PREFIX --write PREFIX",
+        "Deploy a WebAssembly plugin.",
+    ),
+    (
+        "plugin list | dead-letters | pause | resume | delete",
+        "Look at plugins, and manage them.",
+    ),
     ("status", "Members, keys, plugins and alarms at a glance."),
     ("version", "Print the version."),
 ];
@@ -99,7 +113,10 @@ impl From<tonic::Status> for CliError {
 /// Arguments with the program's name; does not return for `--help` and for mistakes in them.
 pub fn run(arguments: &[String]) -> ExitCode {
     let client = Client::parse_from(arguments);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return failed(&CliError::Print(error)),
     };
@@ -130,7 +147,9 @@ impl Client {
             }
         };
         let limit = std::time::Duration::from_secs(seconds);
-        tokio::time::timeout(limit, work).await.map_err(|_| CliError::Timeout { seconds })?
+        tokio::time::timeout(limit, work)
+            .await
+            .map_err(|_| CliError::Timeout { seconds })?
     }
 }
 
@@ -162,9 +181,12 @@ mod tests {
 
     #[test]
     fn what_is_no_command_is_refused() {
-        for arguments in
-            [&["key", "list"][..], &["keys"], &["keys", "add"], &["plugin", "deploy", "f.wasm"]]
-        {
+        for arguments in [
+            &["key", "list"][..],
+            &["keys"],
+            &["keys", "add"],
+            &["plugin", "deploy", "f.wasm"],
+        ] {
             let error = parse(arguments).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{arguments:?}");
         }

@@ -23,7 +23,9 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(head: &[&str]) -> Self {
-        Self { rows: vec![head.iter().map(|&title| title.to_owned()).collect()] }
+        Self {
+            rows: vec![head.iter().map(|&title| title.to_owned()).collect()],
+        }
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {

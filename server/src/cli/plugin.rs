@@ -64,7 +64,10 @@ pub(super) struct Deploy {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PluginFileError {
     #[error("{}: {error}", path.display())]
-    Read { path: PathBuf, error: std::io::Error },
+    Read {
+        path: PathBuf,
+        error: std::io::Error,
+    },
     #[error("{}: is not a file", path.display())]
     NotAFile { path: PathBuf },
     #[error("{}: is larger than {max} bytes", path.display())]
@@ -106,7 +109,9 @@ pub(super) async fn run(command: &Command, global: &Global) -> Result<(), CliErr
             print_plugin(client.resume(request).await?.into_inner().plugin, format)?;
         }
         Command::Delete { name } => {
-            client.delete(PluginDeleteRequest { name: name.clone() }).await?;
+            client
+                .delete(PluginDeleteRequest { name: name.clone() })
+                .await?;
             match format {
                 Format::Json => print_json(&json!({ "deleted": name }))?,
                 Format::Table => print(&format!("{name} deleted\n"))?,
@@ -126,8 +131,16 @@ impl Deploy {
         let component = read_component(&self.file)?;
         let manifest = PluginManifest {
             name: self.name.clone(),
-            watch_prefixes: self.watch.iter().map(|prefix| prefix.clone().into()).collect(),
-            write_prefixes: self.write.iter().map(|prefix| prefix.clone().into()).collect(),
+            watch_prefixes: self
+                .watch
+                .iter()
+                .map(|prefix| prefix.clone().into())
+                .collect(),
+            write_prefixes: self
+                .write
+                .iter()
+                .map(|prefix| prefix.clone().into())
+                .collect(),
             settings_json: self.settings.clone(),
             prev_kv: self.prev_kv,
             start_at_snapshot: self.start_at_snapshot,
@@ -136,7 +149,9 @@ impl Deploy {
         let chunks = component.chunks(CHUNK_BYTES);
         let chunks = chunks.map(|chunk| Part::Chunk(bytes::Bytes::copy_from_slice(chunk)));
         let parts = std::iter::once(Part::Manifest(manifest)).chain(chunks);
-        Ok(parts.map(|part| PluginDeployRequest { part: Some(part) }).collect())
+        Ok(parts
+            .map(|part| PluginDeployRequest { part: Some(part) })
+            .collect())
     }
 }
 
@@ -148,7 +163,10 @@ fn read_component(path: &Path) -> Result<Vec<u8>, PluginFileError> {
         return Err(PluginFileError::NotAFile { path: at() });
     }
     if file.len() > COMPONENT_BYTES_MAX {
-        return Err(PluginFileError::TooLarge { path: at(), max: COMPONENT_BYTES_MAX });
+        return Err(PluginFileError::TooLarge {
+            path: at(),
+            max: COMPONENT_BYTES_MAX,
+        });
     }
     let component = std::fs::read(path).map_err(read)?;
     // WebAssembly's own four bytes; the server looks closer.
@@ -179,11 +197,24 @@ fn print_plugins(plugins: &[PluginStatus], format: Format) -> std::io::Result<()
 
 fn table(plugins: &[PluginStatus]) -> String {
     let mut table = Table::new(&[
-        "NAME", "VERSION", "GEN", "STATE", "WATCHES", "WRITES", "CURSOR", "LAG", "EFFECTS",
-        "DEAD LETTERS", "ERROR",
+        "NAME",
+        "VERSION",
+        "GEN",
+        "STATE",
+        "WATCHES",
+        "WRITES",
+        "CURSOR",
+        "LAG",
+        "EFFECTS",
+        "DEAD LETTERS",
+        "ERROR",
     ]);
     let list = |prefixes: &[bytes::Bytes]| {
-        prefixes.iter().map(|prefix| show_bytes(prefix)).collect::<Vec<_>>().join(",")
+        prefixes
+            .iter()
+            .map(|prefix| show_bytes(prefix))
+            .collect::<Vec<_>>()
+            .join(",")
     };
     for plugin in plugins {
         table.row([
@@ -197,14 +228,17 @@ fn table(plugins: &[PluginStatus]) -> String {
             plugin.lag_revisions.to_string(),
             plugin.effects_committed.to_string(),
             plugin.dead_letters.to_string(),
-            show_bytes(plugin.last_error.as_bytes()).trim_matches('"').to_owned(),
+            show_bytes(plugin.last_error.as_bytes())
+                .trim_matches('"')
+                .to_owned(),
         ]);
     }
     table.text()
 }
 
 pub(super) fn plugin_json(plugin: &PluginStatus) -> Value {
-    let list = |prefixes: &[bytes::Bytes]| prefixes.iter().map(|p| json_bytes(p)).collect::<Vec<_>>();
+    let list =
+        |prefixes: &[bytes::Bytes]| prefixes.iter().map(|p| json_bytes(p)).collect::<Vec<_>>();
     json!({
         "name": plugin.name,
         "version": plugin.version,
@@ -279,9 +313,13 @@ mod tests {
         std::fs::write(&path, &component).unwrap();
         let parts = deploy(path, "{}").upload().unwrap();
         assert_eq!(parts.len(), 3);
-        let Some(Part::Manifest(manifest)) = &parts[0].part else { panic!("{:?}", parts[0]) };
+        let Some(Part::Manifest(manifest)) = &parts[0].part else {
+            panic!("{:?}", parts[0])
+        };
         assert_eq!(manifest.sha256, hex::encode(Sha256::digest(&component)));
-        let Some(Part::Chunk(last)) = &parts[2].part else { panic!("{:?}", parts[2]) };
+        let Some(Part::Chunk(last)) = &parts[2].part else {
+            panic!("{:?}", parts[2])
+        };
         assert_eq!(last.len(), 1);
     }
 
@@ -290,7 +328,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("p.wasm");
         let refused = |path: &Path, settings: &str| {
-            deploy(path.to_owned(), settings).upload().unwrap_err().to_string()
+            deploy(path.to_owned(), settings)
+                .upload()
+                .unwrap_err()
+                .to_string()
         };
         assert!(refused(&path, "").contains("No such file"));
         assert!(refused(directory.path(), "").contains("is not a file"));

@@ -32,16 +32,25 @@ struct Glance {
 
 pub(super) async fn run(global: &Global) -> Result<(), CliError> {
     let channel = connect(global).await?;
-    let request = MemberListRequest { linearizable: false };
-    let list = ClusterClient::new(channel.clone()).member_list(request).await?.into_inner();
+    let request = MemberListRequest {
+        linearizable: false,
+    };
+    let list = ClusterClient::new(channel.clone())
+        .member_list(request)
+        .await?
+        .into_inner();
     let asked = list.members.into_iter().map(|member| async {
         let answer = ask(&member, global).await;
         Seen { member, answer }
     });
     let glance = Glance {
         members: futures::future::join_all(asked).await,
-        keys: offered(KeysClient::new(channel.clone()).list(KeysListRequest {}).await)?
-            .map(|listed| listed.keys.len()),
+        keys: offered(
+            KeysClient::new(channel.clone())
+                .list(KeysListRequest {})
+                .await,
+        )?
+        .map(|listed| listed.keys.len()),
         plugins: offered(PluginsClient::new(channel).list(PluginListRequest {}).await)?
             .map(|listed| listed.plugins),
     };
@@ -59,7 +68,9 @@ async fn ask(member: &Member, global: &Global) -> Result<StatusResponse, String>
     for url in &member.client_ur_ls {
         let answer = tokio::time::timeout(Duration::from_secs(global.dial_timeout), async {
             let url = MemberUrl::parse(url).map_err(|error| error.to_string())?;
-            let channel = connect_one(&url, global).await.map_err(|error| error.to_string())?;
+            let channel = connect_one(&url, global)
+                .await
+                .map_err(|error| error.to_string())?;
             status(channel).await
         });
         match answer.await {
@@ -72,8 +83,12 @@ async fn ask(member: &Member, global: &Global) -> Result<StatusResponse, String>
 }
 
 async fn status(channel: Channel) -> Result<StatusResponse, String> {
-    let answer = MaintenanceClient::new(channel).status(StatusRequest {}).await;
-    answer.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+    let answer = MaintenanceClient::new(channel)
+        .status(StatusRequest {})
+        .await;
+    answer
+        .map(tonic::Response::into_inner)
+        .map_err(|status| status.message().to_owned())
 }
 
 fn offered<T>(
@@ -89,11 +104,25 @@ fn offered<T>(
 impl Glance {
     fn text(&self) -> String {
         let mut table = Table::new(&[
-            "ID", "NAME", "CLIENT URLS", "ROLE", "VERSION", "DB SIZE", "TERM", "INDEX", "APPLIED",
-            "REVISION", "ERRORS",
+            "ID",
+            "NAME",
+            "CLIENT URLS",
+            "ROLE",
+            "VERSION",
+            "DB SIZE",
+            "TERM",
+            "INDEX",
+            "APPLIED",
+            "REVISION",
+            "ERRORS",
         ]);
         for seen in &self.members {
-            let Member { id, name, client_ur_ls, .. } = &seen.member;
+            let Member {
+                id,
+                name,
+                client_ur_ls,
+                ..
+            } = &seen.member;
             let who = [format!("{id:x}"), name.clone(), client_ur_ls.join(",")];
             let said = match &seen.answer {
                 Ok(status) => [
@@ -103,14 +132,26 @@ impl Glance {
                     status.raft_term.to_string(),
                     status.raft_index.to_string(),
                     status.raft_applied_index.to_string(),
-                    status.header.as_ref().map_or(0, |header| header.revision).to_string(),
+                    status
+                        .header
+                        .as_ref()
+                        .map_or(0, |header| header.revision)
+                        .to_string(),
                     status.errors.join("; "),
                 ],
                 Err(why) => {
                     let unknown = || "-".to_owned();
                     let reason = why.split_whitespace().collect::<Vec<_>>().join(" ");
-                    ["down".to_owned(), unknown(), unknown(), unknown(), unknown(), unknown(),
-                     unknown(), reason]
+                    [
+                        "down".to_owned(),
+                        unknown(),
+                        unknown(),
+                        unknown(),
+                        unknown(),
+                        unknown(),
+                        unknown(),
+                        reason,
+                    ]
                 }
             };
             table.row(who.into_iter().chain(said));
@@ -130,7 +171,13 @@ impl Glance {
 
     fn json(&self) -> Value {
         let members = self.members.iter().map(|seen| {
-            let Member { id, name, peer_ur_ls, client_ur_ls, is_learner } = &seen.member;
+            let Member {
+                id,
+                name,
+                peer_ur_ls,
+                client_ur_ls,
+                is_learner,
+            } = &seen.member;
             let mut shown = json!({
                 "id": format!("{id:x}"),
                 "name": name,
@@ -185,7 +232,11 @@ fn show_size(bytes: i64) -> String {
         size /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes} B") } else { format!("{size:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{size:.1} {}", UNITS[unit])
+    }
 }
 
 #[cfg(test)]
@@ -194,16 +245,30 @@ mod tests {
 
     #[test]
     fn a_member_that_is_down_is_shown_as_down() {
-        let member = Member { id: 0xab, name: "m1".into(), ..Member::default() };
+        let member = Member {
+            id: 0xab,
+            name: "m1".into(),
+            ..Member::default()
+        };
         let glance = Glance {
-            members: vec![Seen { member, answer: Err("connection\nrefused".into()) }],
+            members: vec![Seen {
+                member,
+                answer: Err("connection\nrefused".into()),
+            }],
             keys: Some(2),
             plugins: None,
         };
         assert!(glance.text().contains("down"), "{}", glance.text());
-        assert!(glance.text().contains("connection refused"), "{}", glance.text());
+        assert!(
+            glance.text().contains("connection refused"),
+            "{}",
+            glance.text()
+        );
         assert!(glance.text().contains("2 prefix keys"));
-        assert_eq!(glance.json()["members"][0]["unreachable"], "connection\nrefused");
+        assert_eq!(
+            glance.json()["members"][0]["unreachable"],
+            "connection\nrefused"
+        );
     }
 
     #[test]
