@@ -10,6 +10,7 @@ use tonic::service::Routes;
 
 use super::StartError;
 use super::bootstrap::{self, Opened};
+use super::pages::PagesNode;
 use crate::access::{Door, Internal, Permitted};
 use crate::apply::Machine;
 use crate::command::PublishMember;
@@ -168,7 +169,7 @@ impl Member {
             () = shutdown.begun() => return Ok(()),
             error = &mut trouble => return Err(error),
         }
-        let pages = crate::http::pages(self.edge.clone());
+        let pages = crate::http::pages(PagesNode { edge: self.edge.clone() });
         let services = Services::new(self.edge.services(), pages);
         let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive);
         for listener in &listeners {
