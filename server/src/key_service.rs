@@ -376,9 +376,14 @@ impl KeyService {
         use keys::KeyChangeRefusal;
         match self.mint(prefix, rotate).await {
             Ok(()) => Ok(self.inner.consensus.view()),
-            Err(MintError::Exists) => Err(KeyAdminError::Refused(KeyChangeRefusal::PrefixTaken)),
+            Err(MintError::Exists) => {
+                let view = self.inner.consensus.view();
+                let prefix_key_id = view.key_table.prefix_key_of(prefix).map_or(0, |key| key.id);
+                Err(KeyAdminError::Refused(KeyChangeRefusal::PrefixTaken { prefix_key_id }))
+            }
             Err(MintError::NotFound) => {
-                Err(KeyAdminError::Refused(KeyChangeRefusal::UnknownPrefixKey))
+                let prefix_key_id = 0;
+                Err(KeyAdminError::Refused(KeyChangeRefusal::UnknownPrefixKey { prefix_key_id }))
             }
             Err(MintError::CannotOpenRoot) => Err(KeyAdminError::RootNotOpen),
             Err(MintError::NotLeader) => Err(KeyAdminError::Propose(ProposeError::NoLeader)),

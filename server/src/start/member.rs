@@ -18,7 +18,6 @@ use crate::config::{Config, MemberUrl};
 use crate::key_service::{KeyService, KeyringFollower};
 use crate::lease::lessor::ttl_seconds_min;
 use crate::raft::{Consensus, Identity, Lane, Node, NodeOptions, PeerService, Peers};
-use crate::replica::Replica;
 use crate::rpc::{Edge, Limits};
 use crate::seal::Sealer;
 use crate::serve::{self, Endpoint, Listener, Services, Workers};
