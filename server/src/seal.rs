@@ -82,6 +82,12 @@ impl Sealer {
         self.keyring.store(None);
     }
 
+    /// What was installed last.
+    #[must_use]
+    pub fn keyring(&self) -> Option<Arc<Keyring>> {
+        self.keyring.load_full()
+    }
+
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.keyring.load().is_some()

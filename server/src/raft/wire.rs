@@ -2,12 +2,10 @@
 //!
 //! A message that cannot be a valid one is refused here, before raft sees it.
 
-use openraft::entry::RaftEntry;
-use openraft::vote::RaftLeaderId;
 use proto::sealkv::peer as pb;
 use thiserror::Error;
 
-use super::types::{self, Entry, LeaderId, LogId, StoredMembership, TypeConfig, Vote};
+use super::types::{self, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 
 #[derive(Debug, Error)]
 pub enum WireError {
@@ -20,40 +18,26 @@ pub enum WireError {
 }
 
 pub fn ballot(vote: &Vote) -> pb::Ballot {
-    let leader = vote.leader_id();
-    pb::Ballot { term: leader.term, node_id: leader.voted_for, committed: vote.is_committed() }
+    let leader = &vote.leader_id;
+    pb::Ballot { term: leader.term, node_id: leader.voted_for, committed: vote.committed }
 }
 
 pub fn vote(ballot: Option<pb::Ballot>) -> Result<Vote, WireError> {
     let ballot = ballot.ok_or(WireError::Missing("vote"))?;
-    Ok(if ballot.committed {
-        Vote::new_committed(ballot.term, ballot.node_id)
-    } else {
-        Vote::new(ballot.term, ballot.node_id)
-    })
+    Ok(types::make_vote(ballot.term, ballot.node_id, ballot.committed))
 }
 
 pub fn log_id(id: &LogId) -> pb::LogId {
-    pb::LogId { term: *id.committed_leader_id(), index: id.index() }
+    pb::LogId { term: id.leader_id.term, index: id.index }
 }
 
 pub fn parse_log_id(id: pb::LogId) -> LogId {
-    LogId::new(committed(id.term), id.index)
+    types::make_log_id(id.term, id.index)
 }
 
-fn committed(term: u64) -> types::CommittedLeaderId {
-    // One leader per term: the committed id is the term alone, whoever led it.
-    LeaderId::new(term, 0).to_committed()
-}
-
-pub fn entries(entries: &[Entry]) -> Vec<pb::LogEntry> {
-    entries
-        .iter()
-        .map(|entry| pb::LogEntry {
-            log_id: Some(log_id(&entry.log_id())),
-            payload: types::encode_payload(&entry.payload),
-        })
-        .collect()
+fn entry(entry: &Entry) -> pb::LogEntry {
+    let payload = types::encode_payload(&entry.payload);
+    pb::LogEntry { log_id: Some(log_id(&entry.log_id)), payload }
 }
 
 pub fn parse_entries(entries: Vec<pb::LogEntry>) -> Result<Vec<Entry>, WireError> {
@@ -62,8 +46,8 @@ pub fn parse_entries(entries: Vec<pb::LogEntry>) -> Result<Vec<Entry>, WireError
         .map(|entry| {
             let id = parse_log_id(entry.log_id.ok_or(WireError::Missing("log id"))?);
             let payload = types::decode_payload(entry.payload)
-                .map_err(|source| WireError::Payload { index: id.index(), source })?;
-            Ok(Entry::new(id, payload))
+                .map_err(|source| WireError::Payload { index: id.index, source })?;
+            Ok(Entry { log_id: id, payload })
         })
         .collect()
 }
@@ -74,7 +58,7 @@ pub fn append(request: &AppendEntries) -> pb::AppendRequest {
     pb::AppendRequest {
         vote: Some(ballot(&request.vote)),
         prev: request.prev_log_id.as_ref().map(log_id),
-        entries: entries(&request.entries),
+        entries: request.entries.iter().map(entry).collect(),
         leader_commit: request.leader_commit.as_ref().map(log_id),
     }
 }
@@ -140,8 +124,6 @@ pub fn parse_vote_response(response: pb::VoteResponse) -> Result<VoteResponse, W
     let last = response.last_log_id.map(parse_log_id);
     Ok(VoteResponse::new(vote(response.vote)?, last, response.granted))
 }
-
-pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 
 pub fn snapshot_head(sender: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHead {
     pb::SnapshotHead {
