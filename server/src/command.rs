@@ -41,6 +41,13 @@ pub use reply::{
 /// The version of the envelope and of every body that this release writes.
 pub const VERSION: u16 = 1;
 
+/// The leader evaluates this command's compares while it holds back its other proposals.
+pub const FLAG_LATCHED: u32 = 1;
+/// On the link only: operands of VALUE compares are still sealed; the leader replaces them by
+/// outcomes, and the flag goes with them.
+pub const FLAG_SEALED_OPERANDS: u32 = 2;
+const FLAGS_KNOWN: u32 = FLAG_LATCHED | FLAG_SEALED_OPERANDS;
+
 const CLOCK_AT: usize = 32;
 const FIXED_BYTES: usize = 42;
 
@@ -219,7 +226,7 @@ impl Command {
         let mut out = BytesMut::with_capacity(FIXED_BYTES + header.user.len());
         out.put_u16(header.version);
         out.put_u16(self.body.kind());
-        out.put_u32(header.flags);
+        out.put_u32(self.flags());
         out.put_u64(header.request.member);
         out.put_u64(header.request.seq);
         out.put_u64(header.auth_revision);
@@ -230,6 +237,13 @@ impl Command {
         out.put_slice(user);
         self.body.put_message(&mut out);
         out.freeze()
+    }
+
+    /// The header's flags, and what the body itself says.
+    fn flags(&self) -> u32 {
+        let sealed = matches!(&self.body, Body::Txn(txn) if txn.has_sealed_operands());
+        let rest = self.header.flags & !FLAG_SEALED_OPERANDS;
+        if sealed { rest | FLAG_SEALED_OPERANDS } else { rest }
     }
 
     /// Reads a command. Values and keys share the memory of `bytes`.
@@ -244,7 +258,7 @@ impl Command {
             return Err(CommandError::Version { version });
         }
         let flags = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
-        if flags != 0 {
+        if flags & !FLAGS_KNOWN != 0 {
             return Err(CommandError::Flags { flags });
         }
         let body_at = FIXED_BYTES + usize::from(u16_at(40));
@@ -279,14 +293,49 @@ pub fn set_clock(encoded: &mut [u8], clock_ms: i64) -> Result<(), CommandError> 
     Ok(())
 }
 
-/// The request id of an encoded command, without reading the rest.
-pub fn request_id(encoded: &[u8]) -> Result<RequestId, CommandError> {
-    let fixed: &[u8; FIXED_BYTES] = encoded.first_chunk().ok_or(CommandError::Short {
-        bytes: encoded.len(),
-    })?;
-    let u64_at = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| fixed[at + i]));
-    Ok(RequestId {
-        member: u64_at(8),
-        seq: u64_at(16),
-    })
+/// What a proposer needs to know of an encoded command, without reading its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    kind: u16,
+    flags: u32,
+    pub request: RequestId,
+}
+
+impl Envelope {
+    pub fn read(encoded: &[u8]) -> Result<Self, CommandError> {
+        let fixed: &[u8; FIXED_BYTES] = encoded.first_chunk().ok_or(CommandError::Short {
+            bytes: encoded.len(),
+        })?;
+        let u16_at = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
+        let u64_at = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| fixed[at + i]));
+        let version = u16_at(0);
+        if version != VERSION {
+            return Err(CommandError::Version { version });
+        }
+        Ok(Envelope {
+            kind: u16_at(2),
+            flags: u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
+            request: RequestId {
+                member: u64_at(8),
+                seq: u64_at(16),
+            },
+        })
+    }
+
+    #[must_use]
+    pub fn is_latched(&self) -> bool {
+        self.flags & FLAG_LATCHED != 0
+    }
+
+    #[must_use]
+    pub fn has_sealed_operands(&self) -> bool {
+        self.flags & FLAG_SEALED_OPERANDS != 0
+    }
+
+    /// Clients' writes, and what a member says of itself. The rest only a leader proposes, for
+    /// itself: a forwarded one could act for a leader that is none any more.
+    #[must_use]
+    pub fn may_be_forwarded(&self) -> bool {
+        matches!(self.kind, 1..=4 | 10 | 11 | 20 | 30 | 31 | 40..=43)
+    }
 }

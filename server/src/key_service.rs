@@ -20,9 +20,10 @@ use proto::sealkv::peer as pb;
 use thiserror::Error;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
-use crate::access::Permitted;
+use crate::access::{Internal, Permitted};
 use crate::command::{ChangeKeys, Reply};
-use crate::raft::{Consensus, Lane, ProposeError};
+use crate::raft::{Consensus, Lane};
+use crate::replica::ProposeError;
 use crate::seal::Sealer;
 
 /// Between looks at what is left to do.
@@ -85,9 +86,9 @@ impl KeyringFollower {
                 self.sealer.install(keyring);
             }
             // Not enrolled yet: the leader will see to it.
-            Err(OpenKeyringError::NoSlot) => self.sealer.remove(),
+            Err(OpenKeyringError::NoSlot) => self.sealer.forget(),
             Err(error) => {
-                self.sealer.remove();
+                self.sealer.forget();
                 tracing::warn!(%error, "this member cannot open the root key");
             }
         }
@@ -169,7 +170,7 @@ impl KeyService {
     async fn ask_leader(&self, id: u64, prefix: &[u8], rotate: bool) -> Result<u64, MintError> {
         use pb::mint_key_response::Refusal;
         let consensus = &self.inner.consensus;
-        let lost = || MintError::Unavailable(ProposeError::TimeoutConnectionLost);
+        let lost = || MintError::Unavailable(ProposeError::TimeoutDueToConnectionLost);
         let message =
             pb::MintKeyRequest { prefix: bytes::Bytes::copy_from_slice(prefix), rotate };
         let peers = consensus.peers();
@@ -203,9 +204,9 @@ impl KeyService {
                 keyring.mint_prefix(&table, prefix).map(KeyChange::AddPrefix)
             };
             let change = change.map_err(mint_error)?;
-            let permitted = Permitted::internal("prefix key", ChangeKeys(change).into());
+            let permitted = Permitted::internal(Internal::KeyService, ChangeKeys(change).into());
             let applied = consensus.propose_at_leader(permitted).await?;
-            if let Reply::ChangeKeys(()) = applied.reply {
+            if let Reply::ChangeKeys(_) = applied.reply {
                 return Ok(applied.view.applied_index);
             }
             // The table moved between minting and applying: mint on the new one.
@@ -257,7 +258,7 @@ impl KeyService {
             return;
         }
         let change = KeyChange::AcknowledgeRoot(keyring.acknowledgement());
-        let permitted = Permitted::internal("root opened", ChangeKeys(change).into());
+        let permitted = Permitted::internal(Internal::KeyService, ChangeKeys(change).into());
         if let Err(error) = consensus.propose(permitted).await {
             tracing::debug!(%error, "the acknowledgement of the root key was not applied");
         }
@@ -278,14 +279,14 @@ impl KeyService {
                 public_key: self.inner.slot.public_key,
             };
             match Keyring::birth(&[holder]) {
-                Ok(init) => KeyChange::KeyringInit(init),
+                Ok(init) => KeyChange::Init(init),
                 Err(error) => {
                     tracing::error!(%error, "the keyring cannot be made");
                     return;
                 }
             }
         };
-        let permitted = Permitted::internal("keyring", ChangeKeys(change).into());
+        let permitted = Permitted::internal(Internal::KeyService, ChangeKeys(change).into());
         if let Err(error) = consensus.propose_at_leader(permitted).await {
             tracing::debug!(%error, "a change of the keyring was not applied");
         }

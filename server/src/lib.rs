@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod mvcc;
 pub mod raft;
 pub mod replica;
+pub mod rpc;
 pub mod seal;
 pub mod serve;
 pub mod shutdown;

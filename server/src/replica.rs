@@ -42,6 +42,9 @@ pub enum ProposeError {
     TooManyRequests,
     #[error("request is too large")]
     RequestTooLarge,
+    /// The leader's root key does not open: it cannot evaluate a VALUE compare.
+    #[error("the leader cannot open values")]
+    CannotOpen,
     #[error("server stopped")]
     Stopped,
     #[error("corrupt cluster")]

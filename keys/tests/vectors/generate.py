@@ -430,6 +430,25 @@ def write_key_table():
     write("key_table", accepted, refused)
 
 
+def write_seeds():
+    """What the fuzzers start from: the vectors' bytes, under their names."""
+    seeds = {
+        "sealed_value": [("sealed_value", lambda v: [v["sealed"]]), ("row", lambda v: [v["sealed"]])],
+        # The fuzzer adds a fitting checksum itself.
+        "member_key": [("member_key", lambda v: [v["bytes"][:-64]])],
+        "key_table": [("key_table", lambda v: [v["table"]] + [c["bytes"] for c in v.get("changes", [])])],
+    }
+    for target, sources in seeds.items():
+        directory = HERE.parent.parent / "fuzz" / "seeds" / target
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, texts in sources:
+            vectors = json.loads((HERE / f"{name}.json").read_text())
+            for v in vectors["accepted"]:
+                for text in texts(v):
+                    digest = hashlib.sha256(bytes.fromhex(text)).hexdigest()[:16]
+                    (directory / digest).write_bytes(bytes.fromhex(text))
+
+
 if __name__ == "__main__":
     write_xaes()
     write_sealed_value()
@@ -437,3 +456,4 @@ if __name__ == "__main__":
     write_wrapped()
     write_member_key()
     write_key_table()
+    write_seeds()

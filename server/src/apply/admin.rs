@@ -23,10 +23,20 @@ impl Machine {
         Ok(applied)
     }
 
-    pub(super) fn publish_member(&mut self, work: &mut Work, member: PublishMember) {
+    /// A member keeps the data directory that it was first published with.
+    pub(super) fn publish_member(
+        &mut self,
+        work: &mut Work,
+        member: PublishMember,
+    ) -> Result<(), Stop> {
+        let known = self.members.directory_id(member.id);
+        if known.is_some_and(|known| known != member.directory_id) {
+            return Err(Refusal::AnotherDirectory.into());
+        }
         let attributes = MemberAttributes {
             name: member.name,
             client_urls: member.client_urls,
+            directory_id: member.directory_id,
         };
         work.open.put_message(
             Keyspace::System,
@@ -34,6 +44,7 @@ impl Machine {
             &attributes.to_row(),
         );
         Arc::make_mut(&mut self.members).publish(member.id, attributes);
+        Ok(())
     }
 
     /// etcd: raising answers the alarm, raised before or not; taking back answers one that was.

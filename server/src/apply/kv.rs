@@ -169,10 +169,14 @@ impl Machine {
     }
 
     /// A new value must lie under the key that its prefix has at this point of the log.
-    pub(super) fn check_header(&self, put: &Put) -> Result<(), NoEffect> {
+    fn check_header(&self, put: &Put) -> Result<(), NoEffect> {
         if put.ignore_value {
             return Ok(());
         }
+        self.check_sealed(put)
+    }
+
+    pub(super) fn check_sealed(&self, put: &Put) -> Result<(), NoEffect> {
         let header =
             keys::SealedHeader::parse(&put.sealed_value).map_err(|_| NoEffect::KeyHeader)?;
         self.key_table
@@ -206,8 +210,10 @@ impl Machine {
         }
         let released = if compact.revision == counters.revision {
             counters.superseded_bytes
+        } else if compact.revision < 1 {
+            0
         } else {
-            let next = Revision::new((compact.revision + 1).max(2), 0);
+            let next = Revision::new(compact.revision + 1, 0);
             read::record_at(&work.open, next)?.superseded_bytes
         };
         counters.stored_bytes = counters
@@ -329,6 +335,14 @@ fn run_put(write: &mut Write<'_>, put: &Put) -> Result<PutReply, Poison> {
     };
     let value = match &current {
         Some(record) if put.ignore_value => write.stored_value(record)?,
+        // Deleted earlier in the same transaction, which the edge refuses: there is nothing to keep.
+        None if put.ignore_value => {
+            let revision = write.revision();
+            return Ok(PutReply {
+                revision,
+                prev: None,
+            });
+        }
         _ => new_value(put.sealed_value.clone()),
     };
     let lease = match &current {

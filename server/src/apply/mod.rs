@@ -9,12 +9,18 @@
 //! Not known here: the wall clock, randomness, keys, raft, who asked.
 
 mod admin;
+#[cfg(test)]
+mod fixture;
 mod kv;
 mod leases;
+#[cfg(test)]
+mod model;
 mod open;
 mod plugins;
 mod recover;
 pub mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -447,7 +453,7 @@ impl Machine {
             }
             Body::ChangeKeys(change) => self.change_keys(work, &change).map(Reply::ChangeKeys),
             Body::PublishMember(member) => {
-                self.publish_member(work, member);
+                self.publish_member(work, member)?;
                 Ok(Reply::PublishMember(()))
             }
             Body::Alarm(alarm) => Ok(Reply::Alarm(self.change_alarm(work, &alarm))),
@@ -519,6 +525,14 @@ impl Machine {
     #[must_use]
     pub fn applied(&self) -> &Applied {
         &self.applied
+    }
+
+    /// Publishes the same state on a new storage snapshot, so that an idle member lets go of what
+    /// a compaction has freed.
+    pub fn refresh(&mut self) -> Arc<ReadView> {
+        let view = Arc::new(self.read_view());
+        self.publisher.store(view.clone());
+        view
     }
 
     /// Takes the bytes of compacted history away, slice by slice, on a thread of its own.

@@ -170,7 +170,7 @@ impl Machine {
         }
         for effect in &commit.effects {
             if let EffectOp::Put(put) = effect {
-                self.check_header(put)?;
+                self.check_sealed(put)?;
             }
         }
         let done = self.write(

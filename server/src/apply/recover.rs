@@ -208,7 +208,11 @@ fn load_members(view: &View) -> Result<Members, Poison> {
         let (key, row) = row?;
         let id = rows::number(&key, rows::MEMBER).ok_or_else(|| bad_row(Keyspace::System, &key))?;
         let row: wire::MemberRow = decode_row(Keyspace::System, &key, row)?;
-        members.publish(id, MemberAttributes::from_row(row));
+        let attributes = MemberAttributes::from_row(row);
+        members.publish(
+            id,
+            attributes.ok_or_else(|| bad_row(Keyspace::System, &key))?,
+        );
     }
     Ok(members)
 }

@@ -1,5 +1,6 @@
 //! Commands about members and alarms.
 
+use bytes::Bytes;
 use proto::sealkv::replicated as wire;
 
 use super::{BadBody, Wire};
@@ -10,6 +11,7 @@ pub struct PublishMember {
     pub id: u64,
     pub name: String,
     pub client_urls: Vec<String>,
+    pub directory_id: [u8; 16],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +55,7 @@ impl Wire for PublishMember {
             id: self.id,
             name: self.name.clone(),
             client_urls: self.client_urls.clone(),
+            directory_id: Bytes::copy_from_slice(&self.directory_id),
         }
     }
     fn from_wire(message: wire::PublishMember) -> Result<Self, BadBody> {
@@ -60,6 +63,7 @@ impl Wire for PublishMember {
             id: message.id,
             name: message.name,
             client_urls: message.client_urls,
+            directory_id: message.directory_id.as_ref().try_into().map_err(|_| BadBody)?,
         })
     }
 }

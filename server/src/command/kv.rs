@@ -37,6 +37,23 @@ pub struct Txn {
     pub failure: Vec<Op>,
 }
 
+impl Txn {
+    /// A VALUE compare somewhere in the tree has no outcome yet.
+    #[must_use]
+    pub fn has_sealed_operands(&self) -> bool {
+        let sealed = |compare: &Compare| {
+            matches!(
+                compare.target,
+                CompareTarget::Value(ValueCompare::Sealed(_))
+            )
+        };
+        let inner = |op: &Op| matches!(op, Op::Txn(txn) if txn.has_sealed_operands());
+        self.compares.iter().any(sealed)
+            || self.success.iter().any(inner)
+            || self.failure.iter().any(inner)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     Range(RangeQuery),

@@ -154,6 +154,9 @@ pub enum Refusal {
     Corrupt,
     #[error("member not found")]
     MemberNotFound,
+    /// The member is known with another data directory.
+    #[error("member has already been bootstrapped")]
+    AnotherDirectory,
     #[error(transparent)]
     Keys(keys::KeyChangeRefusal),
     #[error("plugin not found")]

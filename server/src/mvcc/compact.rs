@@ -99,7 +99,7 @@ impl Compactor {
         }
         let view = self.publisher.load();
         let compact_revision = view.compact_revision;
-        let due = finished(&view.store)?.is_none_or(|finished| finished < compact_revision);
+        let due = finished(&self.store.view())?.is_none_or(|finished| finished < compact_revision);
         Ok((due && compact_revision > 0).then_some(Running {
             compact_revision,
             resume: None,

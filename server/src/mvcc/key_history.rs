@@ -83,10 +83,6 @@ impl KeyHistory {
         (self.newest.version != TOMBSTONE_VERSION).then_some(&self.newest)
     }
 
-    pub(crate) fn newest(&self) -> Revision {
-        self.newest.modified
-    }
-
     pub(crate) fn push_put(&mut self, latest: Latest) {
         debug_assert!(
             latest.modified > self.newest.modified,

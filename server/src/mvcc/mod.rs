@@ -2,6 +2,7 @@
 //!
 //! Not known here: gRPC, raft, encryption, the disk.
 
+mod bulk_load;
 pub mod compact;
 pub mod event;
 pub mod hash;
@@ -13,6 +14,7 @@ pub mod read;
 pub mod read_view;
 pub mod record;
 pub mod revision;
+mod tree;
 pub mod txn;
 pub(crate) mod write;
 

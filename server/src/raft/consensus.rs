@@ -9,19 +9,22 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use openraft::Raft;
+use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 
 use super::peers::Peers;
-use super::propose::{NotProposed, ProposeError};
+use super::propose::NotProposed;
 use super::read_index::ReadIndex;
-use super::state_machine::StateMachine;
-use super::types::{self, MemberNode, TypeConfig};
+use super::state_machine::{StateHandle, StateMachine};
+use super::types::{MemberNode, TypeConfig};
 use super::waiters::Waiters;
-use crate::command::{self, Command};
-use crate::lease::Lessor;
-use crate::mvcc::ReadView;
+use crate::command::{self, Body, Command, Envelope};
+use crate::lease::lessor::Lessor;
+use crate::mvcc::read_view::ReadView;
+use crate::mvcc::txn::resolve_compares;
 use crate::seal::Sealer;
+use crate::replica::ProposeError;
 
 pub(super) type RaftHandle = Raft<TypeConfig, StateMachine>;
 
@@ -30,29 +33,6 @@ pub(super) type RaftHandle = Raft<TypeConfig, StateMachine>;
 pub struct Leadership {
     pub leader: u64,
     pub term: u64,
-}
-
-#[derive(Debug, Clone)]
-pub struct Member {
-    pub id: u64,
-    /// Empty until the member has started.
-    pub name: String,
-    pub peer_urls: Vec<String>,
-    pub client_urls: Vec<String>,
-    pub learner: bool,
-}
-
-#[derive(Debug, Clone)]
-pub struct Status {
-    pub cluster_id: u64,
-    pub member_id: u64,
-    pub leader: u64,
-    pub term: u64,
-    pub committed_index: u64,
-    pub applied_index: u64,
-    pub is_leader: bool,
-    pub is_learner: bool,
-    pub members: Vec<Member>,
 }
 
 #[derive(Clone)]
@@ -67,6 +47,7 @@ pub(super) struct Parts {
     pub(super) view: Arc<ArcSwap<ReadView>>,
     pub(super) applied: watch::Receiver<u64>,
     pub(super) lessor: Arc<Mutex<Lessor>>,
+    pub(super) state: StateHandle,
     pub(super) sealer: Sealer,
     pub(super) request_timeout: Duration,
 }
@@ -161,8 +142,8 @@ impl Consensus {
 
     pub fn committed_index(&self) -> u64 {
         let metrics = self.raft().data_metrics();
-        let committed = metrics.borrow().committed;
-        committed.map_or(0, |id| id.index())
+        let committed = metrics.borrow_watched().cluster_committed;
+        committed.map_or(0, |id| id.index)
     }
 
     /// Waits until this member has applied the entry at this index.
@@ -171,9 +152,9 @@ impl Consensus {
         applied.wait_for(|at| *at >= index).await.map(drop).map_err(|_| ProposeError::Stopped)
     }
 
-    pub(super) fn peer_urls(&self, member: u64) -> Option<Vec<String>> {
+    pub(crate) fn peer_urls(&self, member: u64) -> Option<Vec<String>> {
         let metrics = self.raft().server_metrics();
-        let metrics = metrics.borrow();
+        let metrics = metrics.borrow_watched();
         let node = metrics.membership_config.membership().get_node(&member)?;
         Some(node.peer_urls.clone())
     }
@@ -181,7 +162,7 @@ impl Consensus {
     /// Every member of the newest known configuration, learners included.
     pub fn member_nodes(&self) -> BTreeMap<u64, (MemberNode, bool)> {
         let metrics = self.raft().server_metrics();
-        let metrics = metrics.borrow();
+        let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
         let voters: Vec<u64> = membership.voter_ids().collect();
         membership
@@ -190,35 +171,30 @@ impl Consensus {
             .collect()
     }
 
-    pub fn status(&self) -> Status {
-        let leadership = self.leadership();
-        let view = self.view();
-        let members: Vec<Member> = self
-            .member_nodes()
-            .into_iter()
-            .map(|(id, (node, learner))| {
-                let published = view.members.get(id);
-                Member {
-                    id,
-                    name: published.map(|m| m.name.clone()).unwrap_or_default(),
-                    client_urls: published.map(|m| m.client_urls.clone()).unwrap_or_default(),
-                    peer_urls: node.peer_urls,
-                    learner,
-                }
-            })
-            .collect();
-        let member_id = self.member_id();
-        Status {
-            cluster_id: self.peers().identity().cluster_id,
-            member_id,
-            leader: leadership.leader,
-            term: leadership.term,
-            committed_index: self.committed_index(),
-            applied_index: view.applied_index,
-            is_leader: leadership.leader == member_id,
-            is_learner: members.iter().any(|m| m.id == member_id && m.learner),
-            members,
-        }
+    pub(super) fn is_learner(&self) -> bool {
+        let metrics = self.raft().server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        membership.learner_ids().any(|id| id == self.member_id())
+    }
+
+    /// What the data directory takes on disk.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.inner.parts.state.disk_bytes()
+    }
+
+    /// Compacted history up to this revision has been freed here.
+    pub(super) fn freed_through(&self) -> i64 {
+        self.inner.parts.state.freed_through()
+    }
+
+    /// Whether this member takes part in elections.
+    pub fn campaign(&self, able: bool) {
+        self.raft().runtime_config().elect(able);
+    }
+
+    pub(super) async fn promote_lessor(&self, extend: Duration) -> std::io::Result<()> {
+        self.inner.parts.state.promote(extend).await
     }
 
     /// Makes a command ready for this leader's log: VALUE compares become outcomes with guards,
@@ -229,19 +205,20 @@ impl Consensus {
         encoded: Bytes,
     ) -> Result<Prepared<'_>, NotProposed> {
         let refused = |error| NotProposed::Refused(error);
-        let header =
-            Command::peek(&encoded).map_err(|_| refused(ProposeError::Corrupt))?;
-        let held = if header.flags & command::FLAG_LATCHED == 0 {
-            Held::Shared(self.inner.latch.read().await)
-        } else {
+        let envelope =
+            Envelope::read(&encoded).map_err(|_| refused(ProposeError::Corrupt))?;
+        let held = if envelope.is_latched() {
             Held::Alone(self.inner.latch.write().await)
+        } else {
+            Held::Shared(self.inner.latch.read().await)
         };
-        let mut encoded = if header.compares_values() {
+        let mut encoded = if envelope.has_sealed_operands() {
             self.evaluate(term, &encoded)?
         } else {
             bytes::BytesMut::from(&encoded[..])
         };
-        command::set_clock(&mut encoded, crate::clock::wall_ms());
+        command::set_clock(&mut encoded, crate::clock::wall_ms())
+            .map_err(|_| refused(ProposeError::Corrupt))?;
         Ok(Prepared { encoded: encoded.freeze(), held })
     }
 
@@ -256,9 +233,10 @@ impl Consensus {
         let mut command =
             Command::decode(encoded).map_err(|_| refused(ProposeError::Corrupt))?;
         let sealer = self.sealer();
-        command
-            .resolve_compares(&view, &|key, sealed| sealer.open(&view, key, sealed))
-            .map_err(|_| refused(ProposeError::CannotOpen))?;
+        if let Body::Txn(txn) = &mut command.body {
+            let open = |key: &[u8], sealed: &[u8]| sealer.open(key, sealed).map(Vec::from);
+            resolve_compares(&view, &open, txn).map_err(|_| refused(ProposeError::CannotOpen))?;
+        }
         Ok(bytes::BytesMut::from(&command.encode()[..]))
     }
 
@@ -266,7 +244,7 @@ impl Consensus {
     pub async fn resign(&self) {
         let metrics = self.raft().metrics();
         let successor = {
-            let metrics = metrics.borrow();
+            let metrics = metrics.borrow_watched();
             let matched = metrics.replication.as_ref();
             self.member_nodes()
                 .into_iter()
@@ -326,14 +304,4 @@ fn follow_leadership(raft: &RaftHandle) -> watch::Receiver<Leadership> {
         }
     });
     receiver
-}
-
-/// The members of a cluster that bootstraps, as raft's first configuration.
-pub(super) fn bootstrap_nodes(members: &BTreeMap<u64, (String, Vec<String>)>) -> BTreeMap<u64, MemberNode> {
-    members
-        .iter()
-        .map(|(id, (name, peer_urls))| {
-            (*id, types::MemberNode { name: name.clone(), peer_urls: peer_urls.clone() })
-        })
-        .collect()
 }

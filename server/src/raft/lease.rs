@@ -11,11 +11,11 @@ use proto::sealkv::peer as pb;
 
 use super::consensus::Consensus;
 use super::peers::Lane;
-use super::propose::ProposeError;
-use crate::access::Permitted;
+use crate::access::{Internal, Permitted};
 use crate::clock;
 use crate::command::{LeaseCheckpoint, LeaseExpire};
-use crate::lease::{LessorError, Renewal};
+use crate::lease::lessor::{LessorError, Renewal};
+use crate::replica::ProposeError;
 
 /// What the leader knows of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl Consensus {
             }
             Ok(Renewal::TakeBackCheckpointFirst) => {
                 let forget = LeaseCheckpoint { remaining_seconds: vec![(id, 0)] };
-                let permitted = Permitted::internal("lease checkpoint taken back", forget.into());
+                let permitted = Permitted::internal(Internal::LeaseCheckpoint, forget.into());
                 // Whatever came of it, the next attempt finds out.
                 let _ = self.propose(permitted).await;
                 LeaseAtLeader::Undecided
@@ -157,7 +157,7 @@ impl Consensus {
         let remaining = self.lessor().lock().remaining(id, clock::monotonic());
         match remaining {
             Ok(ttl_seconds) => {
-                let granted = self.view().leases.get(id).map(|lease| lease.ttl_seconds);
+                let granted = self.view().leases.read().get(id).map(|lease| lease.ttl_seconds);
                 let granted_seconds = granted.unwrap_or(ttl_seconds);
                 LeaseAtLeader::Found { ttl_seconds, granted_seconds }
             }
@@ -199,11 +199,11 @@ impl Consensus {
         };
         if !expired.is_empty() {
             let body = LeaseExpire { term, ids: expired };
-            self.propose_in_background(Permitted::internal("lease expiry", body.into()));
+            self.propose_in_background(Permitted::internal(Internal::LeaseExpiry, body.into()));
         }
         if !remaining_seconds.is_empty() {
             let body = LeaseCheckpoint { remaining_seconds };
-            self.propose_in_background(Permitted::internal("lease checkpoint", body.into()));
+            self.propose_in_background(Permitted::internal(Internal::LeaseCheckpoint, body.into()));
         }
     }
 

@@ -4,7 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
+use keys::StorageKeys;
 use openraft::raft::TransferLeaderError;
+use parking_lot::Mutex;
 use proto::sealkv::peer as pb;
 use proto::sealkv::peer::peer_server::{Peer, PeerServer};
 use tonic::{Request, Response, Status, Streaming};
@@ -12,30 +14,33 @@ use tonic::{Request, Response, Status, Streaming};
 use super::consensus::Consensus;
 use super::lease::LeaseAtLeader;
 use super::peers::MESSAGE_BYTES_MAX;
-use super::propose::{NotProposed, ProposeError};
+use super::propose::NotProposed;
 use super::snapshot::SnapshotContent;
-use super::types::TypeConfig;
+use super::types::{SnapshotMeta, TypeConfig};
 use super::wire;
-use crate::command::Command;
+use crate::command::Envelope;
 use crate::key_service::{KeyService, MintError};
-use crate::mvcc::SnapshotLoader;
-use crate::storage::DataDirectory;
+use crate::apply::snapshot::SnapshotLoader;
+use crate::storage::{DataDir, StagedState, StoreOptions};
+use crate::replica::ProposeError;
 
 type Answer<T> = Result<Response<T>, Status>;
 
 pub struct PeerService {
     consensus: Consensus,
     keys: KeyService,
-    directory: Arc<DataDirectory>,
+    directory: Arc<Mutex<DataDir>>,
+    storage_keys: StorageKeys,
 }
 
 impl PeerService {
     pub fn new(
         consensus: Consensus,
         keys: KeyService,
-        directory: Arc<DataDirectory>,
+        directory: Arc<Mutex<DataDir>>,
+        storage_keys: StorageKeys,
     ) -> PeerServer<Self> {
-        PeerServer::new(Self { consensus, keys, directory })
+        PeerServer::new(Self { consensus, keys, directory, storage_keys })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
@@ -82,15 +87,12 @@ impl Peer for PeerService {
     async fn greet(&self, request: Request<pb::GreetRequest>) -> Answer<pb::GreetResponse> {
         let peers = self.consensus.peers();
         let greeting = peers.welcome(&request)?;
-        let view = self.consensus.view();
-        let known = view.members.directory_id(greeting.member_id);
+        let known = self.consensus.view().members.directory_id(greeting.member_id);
         let slot = self.keys.own_slot();
-        let own = peers.request(greeting.member_id, ());
-        let own = peers.identity().greeting(greeting.member_id, &[]).tap_keyring(&own);
         Ok(Response::new(pb::GreetResponse {
-            greeting: Some(own),
-            slot_public_key: bytes::Bytes::copy_from_slice(slot.public_key.as_ref()),
-            slot_provider: slot.provider.to_owned(),
+            greeting: Some(peers.greeting(greeting.member_id)),
+            slot_public_key: bytes::Bytes::copy_from_slice(slot.public_key.as_bytes()),
+            slot_provider: slot.provider.as_str().to_owned(),
             caller_directory_id: known
                 .map(|id| bytes::Bytes::copy_from_slice(&id))
                 .unwrap_or_default(),
@@ -168,7 +170,7 @@ impl Peer for PeerService {
             return Err(Status::invalid_argument("a snapshot starts with its head"));
         };
         let (vote, meta) = wire::parse_snapshot_head(head).map_err(invalid)?;
-        let staged = self.receive(&mut inbound).await?;
+        let staged = self.receive(&mut inbound, &meta).await?;
         let snapshot = openraft::type_config::alias::SnapshotOf::<TypeConfig, SnapshotContent> {
             meta,
             snapshot: SnapshotContent::Staged(Box::new(staged)),
@@ -188,7 +190,7 @@ impl Peer for PeerService {
         let answer = |refusal: Refusal| {
             Ok(Response::new(pb::ForwardResponse { refusal: refusal.into() }))
         };
-        let header = match Command::peek(&message.command) {
+        let header = match Envelope::read(&message.command) {
             Ok(header) => header,
             Err(_) => return answer(Refusal::Invalid),
         };
@@ -258,10 +260,16 @@ impl PeerService {
     async fn receive(
         &self,
         inbound: &mut Streaming<pb::SnapshotPart>,
-    ) -> Result<crate::storage::StagedState, Status> {
+        meta: &SnapshotMeta,
+    ) -> Result<StagedState, Status> {
         use pb::snapshot_part::Part;
         let failed = |e: &dyn std::fmt::Display| Status::internal(format!("snapshot: {e}"));
-        let staged = self.directory.stage().map_err(|e| failed(&e))?;
+        let staged = self
+            .directory
+            .lock()
+            .stage(self.storage_keys.clone(), StoreOptions::default())
+            .map_err(|e| failed(&e))?;
+        let expected = meta.last_log_id.map(|id| (id.leader_id.term, id.index));
         let mut loader = SnapshotLoader::new(staged.store().clone());
         let mut chunks = 0;
         while let Some(message) = inbound.message().await? {
@@ -269,6 +277,7 @@ impl PeerService {
                 Some(Part::Chunk(chunk)) => {
                     chunks += 1;
                     loader = tokio::task::spawn_blocking(move || {
+                        let mut loader = loader;
                         loader.chunk(&chunk).map(|()| loader)
                     })
                     .await
@@ -276,10 +285,13 @@ impl PeerService {
                     .map_err(|e| failed(&e))?;
                 }
                 Some(Part::ChunksTotal(total)) if total == chunks => {
-                    tokio::task::spawn_blocking(move || loader.finish())
+                    let (_, applied) = tokio::task::spawn_blocking(move || loader.finish(None))
                         .await
                         .map_err(|e| failed(&e))?
                         .map_err(|e| failed(&e))?;
+                    if applied.last.map(|at| (at.term, at.index)) != expected {
+                        return Err(failed(&"it ends at another entry than its head says"));
+                    }
                     return Ok(staged);
                 }
                 _ => return Err(Status::invalid_argument("a part of the snapshot is out of place")),

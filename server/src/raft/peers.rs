@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::identity::{Identity, PROTOCOL_MAX, PROTOCOL_MIN};
-use crate::mvcc::ReadView;
+use crate::mvcc::read_view::ReadView;
 
 /// Binary metadata of every call between members.
 pub const GREETING: &str = "sealkv-greeting-bin";
@@ -92,17 +92,22 @@ impl Peers {
 
     /// A request to a member, with the greeting.
     pub fn request<T>(&self, target: u64, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        let value = MetadataValue::from_bytes(&self.greeting(target).encode_to_vec());
+        request.metadata_mut().insert_bin(GREETING, value);
+        request
+    }
+
+    /// What this member says of itself to another, and where it knows that one to be.
+    pub fn greeting(&self, target: u64) -> Greeting {
         let view = self.inner.view.load();
         let directory = view.members.directory_id(target);
         let mut greeting =
             self.inner.identity.greeting(target, directory.as_ref().map_or(&[], |id| &id[..]));
         if let Some(keyring_id) = view.key_table.keyring_id() {
-            greeting.keyring_id = bytes::Bytes::copy_from_slice(keyring_id.as_ref());
+            greeting.keyring_id = bytes::Bytes::copy_from_slice(keyring_id.as_bytes());
         }
-        let mut request = Request::new(message);
-        let value = MetadataValue::from_bytes(&greeting.encode_to_vec());
-        request.metadata_mut().insert_bin(GREETING, value);
-        request
+        greeting
     }
 
     /// Notes what a refusal says of this member.
@@ -152,7 +157,7 @@ impl Peers {
     fn check_keyring(&self, greeting: &Greeting) -> Result<(), Status> {
         let view = self.inner.view.load();
         let Some(own) = view.key_table.keyring_id() else { return Ok(()) };
-        if greeting.keyring_id.is_empty() || greeting.keyring_id == own.as_ref() {
+        if greeting.keyring_id.is_empty() || greeting.keyring_id == own.as_bytes()[..] {
             return Ok(());
         }
         tracing::warn!(

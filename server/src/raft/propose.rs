@@ -6,53 +6,20 @@
 //!
 //! Not known here: what a command does.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::errors::ClientWriteError;
-use openraft::raft::responder::OneshotResponder;
+use openraft::raft::responder::ProgressResponder;
 use proto::sealkv::peer as pb;
-use thiserror::Error;
 use tonic::Code;
 
 use super::consensus::{Consensus, Leadership};
 use super::peers::Lane;
 use super::types::{EntryData, TypeConfig};
 use crate::access::Permitted;
-use crate::command::{self, Body, Command, Header, Reply, RequestId};
-use crate::mvcc::ReadView;
-
-/// The reply of an entry, and the view that was published with it: what the reply names is read
-/// from there.
-#[derive(Debug)]
-pub struct Applied {
-    pub reply: Reply,
-    pub view: Arc<ReadView>,
-}
-
-/// Why a write has no reply. Source of the texts they become: etcd 3.7.1 `v3rpc/rpctypes`.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ProposeError {
-    #[error("no leader")]
-    NoLeader,
-    #[error("leader changed")]
-    LeaderChanged,
-    #[error("request timed out")]
-    Timeout,
-    #[error("request timed out, possibly due to previous leader failure")]
-    TimeoutLeaderFail,
-    #[error("request timed out, possibly due to connection lost")]
-    TimeoutConnectionLost,
-    #[error("too many requests")]
-    TooManyRequests,
-    #[error("the leader cannot open a compared value")]
-    CannotOpen,
-    #[error("server stopped")]
-    Stopped,
-    #[error("corrupt cluster")]
-    Corrupt,
-}
+use crate::command::{self, Body, Command, Header, RequestId};
+use crate::replica::{Applied, ProposeError};
 
 /// Why an entry was certainly not appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +59,7 @@ impl Consensus {
         let mut ticket = self.waiters().register();
         let request = RequestId { member: self.member_id(), seq: ticket.seq };
         let header = Header { flags, ..Header::new(request) };
-        let encoded = Command { header, body: permitted.into_inner() }.encode();
+        let encoded = Command { header, body: permitted.into_request() }.encode();
         let leader_before = self.leadership().leader;
         let answered = tokio::time::timeout(self.request_timeout(), async {
             loop {
@@ -114,7 +81,7 @@ impl Consensus {
         match answered.await {
             Ok(answer) => answer,
             Err(_) if self.leadership().leader != leader_before => {
-                Err(ProposeError::TimeoutLeaderFail)
+                Err(ProposeError::TimeoutDueToLeaderFail)
             }
             Err(_) => Err(ProposeError::Timeout),
         }
@@ -131,7 +98,7 @@ impl Consensus {
         }
         let mut ticket = self.waiters().register();
         let request = RequestId { member: self.member_id(), seq: ticket.seq };
-        let encoded = Command::new(Header::new(request), permitted.into_inner()).encode();
+        let encoded = Command::new(Header::new(request), permitted.into_request()).encode();
         let proposed = self.propose_here(&mut ticket, leadership.term, encoded);
         match tokio::time::timeout(self.request_timeout(), proposed).await {
             Ok(answer) => answer,
@@ -186,8 +153,8 @@ impl Consensus {
         {
             return Err(NotProposed::NotLeader);
         }
-        let (responder, outcome) = OneshotResponder::<TypeConfig, _>::new_pair();
-        let leader = super::types::committed_leader(term);
+        let (responder, outcome) = ProgressResponder::<TypeConfig, _>::complete_only();
+        let leader = super::types::CommittedLeaderId::new(term);
         self.raft()
             .write(EntryData(prepared.encoded))
             .with_leader(leader)
@@ -238,17 +205,13 @@ impl Consensus {
 
 /// A connection that could not be made carried nothing.
 fn never_sent(status: &tonic::Status) -> bool {
-    let refused = |error: &dyn std::error::Error| {
-        error
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
-    };
     if status.code() == Code::FailedPrecondition {
         return true;
     }
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
-        if refused(error) {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
             return true;
         }
         source = error.source();

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::consensus::Consensus;
 use super::peers::Lane;
-use super::propose::ProposeError;
+use crate::replica::ProposeError;
 
 /// One attempt to confirm leadership; then it is tried again.
 const ATTEMPT: Duration = Duration::from_millis(500);

@@ -9,8 +9,8 @@ use futures::Stream;
 use proto::sealkv::peer as pb;
 use tokio::sync::mpsc;
 
-use crate::apply::Machine;
-use crate::mvcc::ReadView;
+use crate::apply::snapshot::export;
+use crate::mvcc::read_view::ReadView;
 use crate::storage::StagedState;
 
 /// What openraft hands around as the data of a snapshot.
@@ -48,15 +48,19 @@ pub fn parts(
             return;
         }
         let mut chunks_total = 0;
-        for chunk in Machine::export(&view) {
+        for chunk in export(&view) {
             match chunk {
                 // Without the closing message the receiver refuses what it has.
                 Err(error) => {
                     tracing::warn!(%error, "a snapshot cannot be read to its end");
                     return;
                 }
-                Ok(chunk) if sender.blocking_send(part(Part::Chunk(chunk))).is_err() => return,
-                Ok(_) => chunks_total += 1,
+                Ok(chunk) => {
+                    if sender.blocking_send(part(Part::Chunk(chunk))).is_err() {
+                        return;
+                    }
+                    chunks_total += 1;
+                }
             }
         }
         let _ = sender.blocking_send(part(Part::ChunksTotal(chunks_total)));

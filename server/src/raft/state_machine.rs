@@ -8,28 +8,30 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
-use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use super::propose::Applied;
 use super::snapshot::SnapshotContent;
-use super::types::{self, Entry, EntryPayload, LogId, StoredMembership, TypeConfig};
+use super::types::{
+    self, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig,
+};
 use super::waiters::Waiters;
-use super::wire::{self, SnapshotMeta};
-use crate::apply::{EntryBody, EntryRef, Machine};
+use crate::apply::{EntryBody, EntryRef, LogPosition, Machine};
 use crate::clock;
 use crate::key_service::KeyringFollower;
 use crate::lease::lessor::Lessor;
+use crate::mvcc::compact::Progress;
 use crate::mvcc::read_view::ReadView;
-use crate::storage::{DataDir, StagedState};
+use crate::storage::{DataDir, StagedState, Store};
 use crate::watch::Hub;
+use crate::replica::Applied;
 
 /// Entries applied as one storage batch.
 const BATCH_ENTRIES_MAX: usize = 512;
@@ -52,6 +54,7 @@ enum Job {
     Apply(Vec<Entry>, oneshot::Sender<io::Result<()>>),
     State(oneshot::Sender<(Option<LogId>, StoredMembership, Arc<ReadView>)>),
     Install(Box<StagedState>, oneshot::Sender<io::Result<()>>),
+    Store(oneshot::Sender<Store>),
     /// Start the leases' clocks, in step with what is applied; the extension is an election.
     Promote(Duration, oneshot::Sender<()>),
 }
@@ -60,34 +63,57 @@ enum Job {
 #[derive(Clone)]
 pub struct StateMachine {
     jobs: std_mpsc::Sender<Job>,
+    shown: Arc<Shown>,
 }
 
 impl StateMachine {
     /// Starts the apply thread over this state.
     pub fn start(
         machine: Machine,
+        store: Store,
         directory: Arc<Mutex<DataDir>>,
         audience: Audience,
     ) -> io::Result<Self> {
         let (jobs, inbox) = std_mpsc::channel();
-        let compactor = CompactionThread::start(&machine)?;
-        let worker = Worker { machine, directory, audience, compactor };
+        let shown = Arc::new(Shown {
+            store: Mutex::new(store),
+            freed_through: AtomicI64::new(i64::MIN),
+        });
+        let compactor = CompactionThread::start(&machine, shown.clone())?;
+        let worker = Worker { machine, shown: shown.clone(), directory, audience, compactor };
         std::thread::Builder::new().name("apply".into()).spawn(move || worker.run(&inbox))?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, shown })
     }
 
-    pub(super) fn promoter(&self) -> Promoter {
-        Promoter { jobs: self.jobs.clone() }
+    pub(super) fn handle(&self) -> StateHandle {
+        StateHandle { jobs: self.jobs.clone(), shown: self.shown.clone() }
     }
 }
 
-/// Starts the leases' clocks of a new leader.
+/// What the rest of this module asks of the apply thread and its state.
 #[derive(Clone)]
-pub(super) struct Promoter {
+pub(super) struct StateHandle {
     jobs: std_mpsc::Sender<Job>,
+    shown: Arc<Shown>,
 }
 
-impl Promoter {
+/// What others look at without asking the thread.
+struct Shown {
+    store: Mutex<Store>,
+    /// The newest compaction that has freed on this member what it frees.
+    freed_through: AtomicI64,
+}
+
+impl StateHandle {
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.shown.store.lock().disk_bytes()
+    }
+
+    pub(super) fn freed_through(&self) -> i64 {
+        self.shown.freed_through.load(Ordering::Acquire)
+    }
+
+    /// Starts the leases' clocks of a new leader.
     pub(super) async fn promote(&self, extend: Duration) -> io::Result<()> {
         ask(&self.jobs, |answer| Job::Promote(extend, answer)).await
     }
@@ -105,6 +131,7 @@ async fn ask<T>(
 
 struct Worker {
     machine: Machine,
+    shown: Arc<Shown>,
     directory: Arc<Mutex<DataDir>>,
     audience: Audience,
     compactor: CompactionThread,
@@ -121,6 +148,9 @@ impl Worker {
                 Job::State(answer) => {
                     let _ = answer.send(self.state());
                 }
+                Job::Store(answer) => {
+                    let _ = answer.send(self.shown.store.lock().clone());
+                }
                 Job::Install(staged, answer) => {
                     let _ = answer.send(self.install(*staged));
                 }
@@ -136,24 +166,21 @@ impl Worker {
 
     fn apply(&mut self, entries: &[Entry]) -> io::Result<()> {
         let Some(last) = entries.last() else { return Ok(()) };
-        let memberships: Vec<bytes::Bytes> = entries
+        let memberships = entries
             .iter()
             .map(|entry| match &entry.payload {
-                EntryPayload::Membership(membership) => {
-                    types::encode_stored_membership(&StoredMembership::new(
-                        Some(entry.log_id()),
-                        membership.clone(),
-                    ))
-                }
-                _ => bytes::Bytes::new(),
+                EntryPayload::Membership(membership) => types::encode_membership(membership),
+                _ => Ok(Vec::new()),
             })
-            .collect();
+            .collect::<Result<Vec<Vec<u8>>, _>>()
+            .map_err(io::Error::other)?;
         let refs: Vec<EntryRef<'_>> = entries
             .iter()
             .zip(&memberships)
             .map(|(entry, membership)| EntryRef {
-                index: entry.log_id.index(),
-                term: types::term_of(&entry.log_id),
+                index: entry.log_id.index,
+                term: entry.log_id.leader_id.term,
+                leader: 0,
                 body: match &entry.payload {
                     EntryPayload::Blank => EntryBody::Blank,
                     EntryPayload::Normal(data) => EntryBody::Command(&data.0),
@@ -174,41 +201,43 @@ impl Worker {
             self.compactor.wake();
         }
         audience.hub.publish(&outcome.events, &outcome.view);
-        audience.applied.send_replace(last.log_id.index());
+        audience.applied.send_replace(last.log_id.index);
         for (request, reply) in outcome.replies {
             let applied = Applied { reply, view: outcome.view.clone() };
             audience.waiters.resolve(request.seq, Ok(applied));
         }
-        audience.waiters.applied_through(types::term_of(&last.log_id));
+        audience.waiters.applied_through(last.log_id.leader_id.term);
         Ok(())
     }
 
     fn state(&self) -> (Option<LogId>, StoredMembership, Arc<ReadView>) {
         let applied = self.machine.applied();
-        // raft's first entry is a membership: before it nothing has been applied.
-        let membership = types::decode_stored_membership(applied.membership.clone()).ok();
-        let log_id = membership.as_ref().map(|_| wire::log_id_of(applied.term, applied.index));
-        (log_id, membership.unwrap_or_default(), self.audience.view.load_full())
+        let log_id = |at: LogPosition| types::make_log_id(at.term, at.index);
+        // Written by `apply` above, authenticated by the storage layer since.
+        let membership = types::decode_membership(&applied.membership)
+            .map(|membership| StoredMembership::new(applied.membership_at.map(log_id), membership))
+            .unwrap_or_default();
+        (applied.last.map(log_id), membership, self.audience.view.load_full())
     }
 
     fn install(&mut self, staged: StagedState) -> io::Result<()> {
-        let superseded = self.audience.view.load().store.clone();
+        let superseded =
+            std::mem::replace(&mut *self.shown.store.lock(), staged.store().clone());
         let store = self
             .directory
             .lock()
-            .publish(staged, Some(self.machine.store()))
+            .publish(staged, Some(&superseded))
             .map_err(io::Error::other)?;
-        drop(superseded);
         self.machine =
             Machine::recover(store, self.audience.member_id).map_err(io::Error::other)?;
-        self.compactor = CompactionThread::start(&self.machine)?;
+        self.compactor = CompactionThread::start(&self.machine, self.shown.clone())?;
         let audience = &self.audience;
         let view = self.machine.view();
         audience.keyring.follow(&view.key_table);
         audience.view.store(view.clone());
         // A member that installs a snapshot follows a leader: its own clocks stand still.
         audience.lessor.lock().demote();
-        audience.hub.reset(&view);
+        audience.hub.reset(view.clone());
         audience.applied.send_replace(view.applied_index);
         audience.waiters.overtaken_by_snapshot(view.applied_term);
         tracing::info!(applied_index = view.applied_index, "installed a snapshot");
@@ -240,7 +269,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
             ask(&self.jobs, |answer| Job::Apply(batch, answer)).await??;
             for responder in responders {
-                responder.send(types::Done);
+                responder.send(());
             }
         }
         Ok(())
@@ -290,14 +319,52 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let snapshot = current(&self.jobs)
             .await?
             .ok_or_else(|| io::Error::other("nothing has been applied yet"))?;
-        let SnapshotContent::View(view) = &snapshot.snapshot else {
-            return Err(io::Error::other("a snapshot of this member's own state is a view"));
-        };
-        let store = view.store.clone();
+        let store = ask(&self.jobs, Job::Store).await?;
         tokio::task::spawn_blocking(move || store.persist())
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
         Ok(snapshot)
+    }
+}
+
+/// Keys whose history is looked at in one slice.
+const SLICE_KEYS_MAX: usize = 1_000;
+/// Between slices, so that foreground work comes first (etcd: 10 ms).
+const SLICE_PAUSE: Duration = Duration::from_millis(10);
+
+/// Frees what is logically compacted, in slices, on a thread of its own. Ends with its handle.
+struct CompactionThread {
+    wake: std_mpsc::Sender<()>,
+}
+
+impl CompactionThread {
+    /// The first pass starts at once: one may have been cut short by the last stop.
+    fn start(machine: &Machine, shown: Arc<Shown>) -> io::Result<Self> {
+        let mut compactor = machine.compactor();
+        let (wake, woken) = std_mpsc::channel();
+        std::thread::Builder::new().name("compaction".into()).spawn(move || {
+            loop {
+                match compactor.slice(SLICE_KEYS_MAX) {
+                    Ok(Progress::Working { .. }) => std::thread::sleep(SLICE_PAUSE),
+                    Ok(Progress::Finished { compact_revision }) => {
+                        shown.freed_through.store(compact_revision, Ordering::Release);
+                        if woken.recv().is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "compaction stopped");
+                        return;
+                    }
+                }
+            }
+        })?;
+        Ok(Self { wake })
+    }
+
+    fn wake(&self) {
+        // A thread that has ended said why.
+        let _ = self.wake.send(());
     }
 }

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use crate::replica::{Applied, ProposeError};
 
-use super::propose::{Applied, ProposeError};
 
 const SHARDS: usize = 16;
 

@@ -2,62 +2,43 @@
 //!
 //! A message that cannot be a valid one is refused here, before raft sees it.
 
-use openraft::entry::RaftEntry;
-use openraft::vote::RaftLeaderId;
 use proto::sealkv::peer as pb;
 use thiserror::Error;
 
-use super::types::{self, Entry, LeaderId, LogId, StoredMembership, TypeConfig, Vote};
+use super::types::{self, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 
 #[derive(Debug, Error)]
 pub enum WireError {
     #[error("the message lacks its {0}")]
     Missing(&'static str),
     #[error("entry {index} cannot be read: {source}")]
-    Payload { index: u64, source: types::CodecError },
+    Payload { index: u64, source: types::DecodeError },
     #[error("the membership of the snapshot cannot be read: {0}")]
-    Membership(types::CodecError),
+    Membership(types::DecodeError),
 }
 
 pub fn ballot(vote: &Vote) -> pb::Ballot {
-    let leader = vote.leader_id();
-    pb::Ballot { term: leader.term, node_id: leader.voted_for, committed: vote.is_committed() }
+    let leader = &vote.leader_id;
+    pb::Ballot { term: leader.term, node_id: leader.voted_for, committed: vote.committed }
 }
 
 pub fn vote(ballot: Option<pb::Ballot>) -> Result<Vote, WireError> {
     let ballot = ballot.ok_or(WireError::Missing("vote"))?;
-    Ok(if ballot.committed {
-        Vote::new_committed(ballot.term, ballot.node_id)
-    } else {
-        Vote::new(ballot.term, ballot.node_id)
-    })
+    Ok(types::make_vote(ballot.term, ballot.node_id, ballot.committed))
 }
 
 pub fn log_id(id: &LogId) -> pb::LogId {
-    pb::LogId { term: *id.committed_leader_id(), index: id.index() }
+    pb::LogId { term: id.leader_id.term, index: id.index }
 }
 
 pub fn parse_log_id(id: pb::LogId) -> LogId {
-    LogId::new(committed(id.term), id.index)
+    types::make_log_id(id.term, id.index)
 }
 
-pub fn log_id_of(term: u64, index: u64) -> LogId {
-    LogId::new(committed(term), index)
-}
-
-fn committed(term: u64) -> types::CommittedLeaderId {
-    // One leader per term: the committed id is the term alone, whoever led it.
-    LeaderId::new(term, 0).to_committed()
-}
-
-pub fn entries(entries: &[Entry]) -> Vec<pb::LogEntry> {
-    entries
-        .iter()
-        .map(|entry| pb::LogEntry {
-            log_id: Some(log_id(&entry.log_id())),
-            payload: types::encode_payload(&entry.payload),
-        })
-        .collect()
+fn entry(entry: &Entry) -> Result<pb::LogEntry, types::MembershipTooLarge> {
+    let (kind, payload) = types::encode_payload(&entry.payload)?;
+    let log_id = Some(log_id(&entry.log_id));
+    Ok(pb::LogEntry { log_id, kind: u32::from(kind), payload })
 }
 
 pub fn parse_entries(entries: Vec<pb::LogEntry>) -> Result<Vec<Entry>, WireError> {
@@ -65,22 +46,23 @@ pub fn parse_entries(entries: Vec<pb::LogEntry>) -> Result<Vec<Entry>, WireError
         .into_iter()
         .map(|entry| {
             let id = parse_log_id(entry.log_id.ok_or(WireError::Missing("log id"))?);
-            let payload = types::decode_payload(entry.payload)
-                .map_err(|source| WireError::Payload { index: id.index(), source })?;
-            Ok(Entry::new(id, payload))
+            let kind = u8::try_from(entry.kind).unwrap_or(u8::MAX);
+            let payload = types::decode_payload(kind, entry.payload)
+                .map_err(|source| WireError::Payload { index: id.index, source })?;
+            Ok(Entry { log_id: id, payload })
         })
         .collect()
 }
 
 pub type AppendEntries = openraft::raft::AppendEntriesRequest<TypeConfig>;
 
-pub fn append(request: &AppendEntries) -> pb::AppendRequest {
-    pb::AppendRequest {
+pub fn append(request: &AppendEntries) -> Result<pb::AppendRequest, types::MembershipTooLarge> {
+    Ok(pb::AppendRequest {
         vote: Some(ballot(&request.vote)),
         prev: request.prev_log_id.as_ref().map(log_id),
-        entries: entries(&request.entries),
+        entries: request.entries.iter().map(entry).collect::<Result<_, _>>()?,
         leader_commit: request.leader_commit.as_ref().map(log_id),
-    }
+    })
 }
 
 pub fn parse_append(request: pb::AppendRequest) -> Result<AppendEntries, WireError> {
@@ -145,19 +127,21 @@ pub fn parse_vote_response(response: pb::VoteResponse) -> Result<VoteResponse, W
     Ok(VoteResponse::new(vote(response.vote)?, last, response.granted))
 }
 
-pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
-
-pub fn snapshot_head(sender: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHead {
-    pb::SnapshotHead {
+pub fn snapshot_head(
+    sender: &Vote,
+    meta: &SnapshotMeta,
+) -> Result<pb::SnapshotHead, types::MembershipTooLarge> {
+    let membership = types::encode_membership(meta.last_membership.membership())?;
+    Ok(pb::SnapshotHead {
         vote: Some(ballot(sender)),
         last_log_id: meta.last_log_id.as_ref().map(log_id),
         membership_log_id: meta.last_membership.log_id().as_ref().map(log_id),
-        membership: types::encode_membership(meta.last_membership.membership()),
-    }
+        membership: membership.into(),
+    })
 }
 
 pub fn parse_snapshot_head(head: pb::SnapshotHead) -> Result<(Vote, SnapshotMeta), WireError> {
-    let membership = types::decode_membership(head.membership).map_err(WireError::Membership)?;
+    let membership = types::decode_membership(&head.membership).map_err(WireError::Membership)?;
     let last_log_id = head.last_log_id.map(parse_log_id);
     let membership_id = head.membership_log_id.map(parse_log_id);
     let last_membership = StoredMembership::new(membership_id, membership);

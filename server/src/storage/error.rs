@@ -30,6 +30,9 @@ pub enum StorageError {
     /// The directory holds a store without its format row: it was never completely created.
     #[error("the store has no format row")]
     NoFormat,
+    /// `create` found a store in the directory.
+    #[error("the directory has a store already")]
+    Exists,
     /// Damage in the engine's journal made it drop batches that another keyspace still has.
     #[error("keyspace {keyspace} lost batch {missing} (it has {found}): the store is damaged")]
     Torn {

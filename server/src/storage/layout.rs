@@ -21,7 +21,7 @@
 //! The store itself owns two rows, read and written by no one else:
 //!
 //! * `System` / [`FORMAT_KEY`]: [`FORMAT`] as u16. Read before anything else.
-//! * every keyspace / [`MARKER_KEY`]: see [`marker`](super::marker).
+//! * every keyspace / `00`: the last batch, see `marker.rs`. Every other row key is greater.
 
 use std::fmt;
 

@@ -10,12 +10,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::batch::{Batch, is_ordered};
 use super::engine::{Engine, EngineSnapshot, Rows, StoredChange};
 use super::error::StorageError;
 use super::fjall::FjallEngine;
-use super::layout::{FORMAT, FORMAT_KEY, Keyspace, MARKER_KEY};
+use super::layout::{FORMAT, FORMAT_KEY, Keyspace, MARKER_KEY, StoredKey};
+use super::marker::Marker;
 use super::memory::MemoryEngine;
 use super::sealed::{self, RowSealer};
 use crate::mvcc::Revision;
@@ -56,6 +58,8 @@ pub struct Store {
 struct Shared {
     engine: Box<dyn Engine>,
     sealer: Arc<dyn RowSealer>,
+    /// Of the last batch. Held over a commit, so that batches are committed in their order.
+    marker: Mutex<Marker>,
 }
 
 impl Store {
@@ -88,6 +92,9 @@ impl Store {
         sealer: impl RowSealer + 'static,
     ) -> Result<Self, StorageError> {
         let store = Self::over(engine, sealer);
+        if store.view().get(Keyspace::System, FORMAT_KEY)?.is_some() {
+            return Err(StorageError::Exists);
+        }
         let mut batch = store.batch();
         batch.put(Keyspace::System, FORMAT_KEY, &FORMAT.to_be_bytes());
         store.commit(batch)?;
@@ -99,19 +106,19 @@ impl Store {
         sealer: impl RowSealer + 'static,
     ) -> Result<Self, StorageError> {
         let store = Self::over(engine, sealer);
-        let format = store.view().get(Keyspace::System, FORMAT_KEY)?;
-        let format = format.ok_or(StorageError::NoFormat)?;
-        let found = <[u8; 2]>::try_from(&format[..]).map(u16::from_be_bytes);
-        match found {
-            Ok(FORMAT) => Ok(store),
-            Ok(found) => Err(StorageError::UnknownFormat { found }),
-            Err(_) => Err(StorageError::NoFormat),
-        }
+        let view = store.view();
+        view.check_format()?;
+        *store.shared.marker.lock() = view.marker()?;
+        Ok(store)
     }
 
     fn over(engine: Box<dyn Engine>, sealer: impl RowSealer + 'static) -> Self {
-        let sealer = Arc::new(sealer);
-        let shared = Arc::new(Shared { engine, sealer });
+        let shared = Shared {
+            engine,
+            sealer: Arc::new(sealer),
+            marker: Mutex::default(),
+        };
+        let shared = Arc::new(shared);
         Self { shared }
     }
 
@@ -124,17 +131,33 @@ impl Store {
     ///
     /// After an error nothing may be written any more: what the engine has is unknown.
     pub fn commit(&self, batch: Batch) -> Result<(), StorageError> {
-        let mut changes = Vec::with_capacity(batch.len());
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let mut changes = Vec::with_capacity(batch.len() + Keyspace::COUNT);
+        let mut touched = Vec::with_capacity(Keyspace::COUNT);
         for (keyspace, rows) in batch.into_keyspaces() {
+            touched.extend((!rows.is_empty()).then_some(keyspace));
             for (key, row) in rows {
-                let row = row.map(|row| sealed::seal(&*self.shared.sealer, keyspace, &key, row));
+                let row = row.map(|row| self.seal(keyspace, &key, row));
                 changes.push(StoredChange { keyspace, key, row });
             }
         }
-        if changes.is_empty() {
-            return Ok(());
+        let mut marker = self.shared.marker.lock();
+        let next = marker.next(touched.iter().copied());
+        let row = Bytes::from(next.encode());
+        for keyspace in touched {
+            let key = Bytes::from_static(MARKER_KEY);
+            let row = Some(self.seal(keyspace, &key, row.clone()));
+            changes.push(StoredChange { keyspace, key, row });
         }
-        Ok(self.shared.engine.commit(changes)?)
+        self.shared.engine.commit(changes)?;
+        *marker = next;
+        Ok(())
+    }
+
+    fn seal(&self, keyspace: Keyspace, key: &[u8], row: Bytes) -> Bytes {
+        sealed::seal(&*self.shared.sealer, keyspace, key, row)
     }
 
     /// What is committed now; later batches do not change it.
@@ -175,6 +198,32 @@ impl View {
         stored
             .map(|row| sealed::open(&*self.sealer, keyspace, key, row))
             .transpose()
+    }
+
+    fn check_format(&self) -> Result<(), StorageError> {
+        let format = self.get(Keyspace::System, FORMAT_KEY)?;
+        let format = format.ok_or(StorageError::NoFormat)?;
+        match <[u8; 2]>::try_from(&format[..]).map(u16::from_be_bytes) {
+            Ok(FORMAT) => Ok(()),
+            Ok(found) => Err(StorageError::UnknownFormat { found }),
+            Err(_) => Err(StorageError::NoFormat),
+        }
+    }
+
+    /// The newest marker, if no keyspace misses a batch.
+    fn marker(&self) -> Result<Marker, StorageError> {
+        let mut markers = [None; Keyspace::COUNT];
+        for keyspace in Keyspace::ALL {
+            let Some(row) = self.get(keyspace, MARKER_KEY)? else {
+                continue;
+            };
+            let marker = Marker::decode(&row).ok_or_else(|| StorageError::Unreadable {
+                keyspace,
+                row: StoredKey::copy(MARKER_KEY),
+            })?;
+            markers[keyspace.ordinal()] = Some(marker);
+        }
+        Marker::newest(markers)
     }
 
     /// A sealed value as it was put. Its own seal is checked by whoever opens it.

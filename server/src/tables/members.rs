@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use proto::sealkv::replicated as wire;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberAttributes {
     pub name: String,
     pub client_urls: Vec<String>,
+    /// The data directory that holds this member's log and votes. The same member id with
+    /// another one has lost them and must not return.
+    pub directory_id: [u8; 16],
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +23,12 @@ impl Members {
     #[must_use]
     pub fn get(&self, id: u64) -> Option<&MemberAttributes> {
         self.attributes.get(&id)
+    }
+
+    /// The directory that this member is known by, once it has published itself.
+    #[must_use]
+    pub fn directory_id(&self, id: u64) -> Option<[u8; 16]> {
+        self.get(id).map(|attributes| attributes.directory_id)
     }
 
     /// By id.
@@ -38,13 +48,16 @@ impl MemberAttributes {
         wire::MemberRow {
             name: self.name.clone(),
             client_urls: self.client_urls.clone(),
+            directory_id: Bytes::copy_from_slice(&self.directory_id),
         }
     }
 
-    pub(crate) fn from_row(row: wire::MemberRow) -> Self {
-        MemberAttributes {
+    /// None if it is not what `to_row` makes.
+    pub(crate) fn from_row(row: wire::MemberRow) -> Option<Self> {
+        Some(MemberAttributes {
             name: row.name,
             client_urls: row.client_urls,
-        }
+            directory_id: row.directory_id.as_ref().try_into().ok()?,
+        })
     }
 }
