@@ -18,6 +18,7 @@ pub mod rpc;
 pub mod seal;
 pub mod serve;
 pub mod shutdown;
+pub mod start;
 pub mod storage;
 pub mod tables;
 pub mod watch;

@@ -57,10 +57,6 @@ fn run(config: Config) -> ExitCode {
         );
     }
     let shutdown = Shutdown::new();
-    if let Err(error) = shutdown.on_signals() {
-        complain(&format!("cannot listen for signals: {error}"));
-        return ExitCode::FAILURE;
-    }
     let ended = start::run(config, shutdown.clone());
     if let Err(error) = ended {
         tracing::error!(%error, "the server ended");

@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod member;
+mod pages;
 
 use std::path::PathBuf;
 use std::sync::Arc;

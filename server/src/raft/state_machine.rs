@@ -170,10 +170,9 @@ impl Worker {
             .iter()
             .map(|entry| match &entry.payload {
                 EntryPayload::Membership(membership) => types::encode_membership(membership),
-                _ => Ok(Vec::new()),
+                _ => bytes::Bytes::new(),
             })
-            .collect::<Result<Vec<Vec<u8>>, _>>()
-            .map_err(io::Error::other)?;
+            .collect::<Vec<_>>();
         let refs: Vec<EntryRef<'_>> = entries
             .iter()
             .zip(&memberships)
@@ -214,7 +213,7 @@ impl Worker {
         let applied = self.machine.applied();
         let log_id = |at: LogPosition| types::make_log_id(at.term, at.index);
         // Written by `apply` above, authenticated by the storage layer since.
-        let membership = types::decode_membership(&applied.membership)
+        let membership = types::decode_membership(applied.membership.clone())
             .map(|membership| StoredMembership::new(applied.membership_at.map(log_id), membership))
             .unwrap_or_default();
         (applied.last.map(log_id), membership, self.audience.view.load_full())
@@ -269,7 +268,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
             ask(&self.jobs, |answer| Job::Apply(batch, answer)).await??;
             for responder in responders {
-                responder.send(());
+                responder.send(types::Done);
             }
         }
         Ok(())

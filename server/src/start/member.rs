@@ -10,6 +10,7 @@ use tonic::service::Routes;
 
 use super::StartError;
 use super::bootstrap::{self, Opened};
+use super::pages::PagesNode;
 use crate::access::{Door, Internal, Permitted};
 use crate::apply::Machine;
 use crate::command::PublishMember;
@@ -17,7 +18,6 @@ use crate::config::{Config, MemberUrl};
 use crate::key_service::{KeyService, KeyringFollower};
 use crate::lease::lessor::ttl_seconds_min;
 use crate::raft::{Consensus, Identity, Lane, Node, NodeOptions, PeerService, Peers};
-use crate::replica::Replica;
 use crate::rpc::{Edge, Limits};
 use crate::seal::Sealer;
 use crate::serve::{self, Endpoint, Listener, Services, Workers};
@@ -168,7 +168,7 @@ impl Member {
             () = shutdown.begun() => return Ok(()),
             error = &mut trouble => return Err(error),
         }
-        let pages = crate::http::pages(self.edge.clone());
+        let pages = crate::http::pages(PagesNode { edge: self.edge.clone() });
         let services = Services::new(self.edge.services(), pages);
         let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive);
         for listener in &listeners {

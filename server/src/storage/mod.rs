@@ -13,7 +13,6 @@ mod identity_file;
 pub mod layout;
 pub mod log;
 mod marker;
-mod member_sealer;
 mod memory;
 pub mod sealed;
 pub mod store;
