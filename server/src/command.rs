@@ -243,7 +243,11 @@ impl Command {
     fn flags(&self) -> u32 {
         let sealed = matches!(&self.body, Body::Txn(txn) if txn.has_sealed_operands());
         let rest = self.header.flags & !FLAG_SEALED_OPERANDS;
-        if sealed { rest | FLAG_SEALED_OPERANDS } else { rest }
+        if sealed {
+            rest | FLAG_SEALED_OPERANDS
+        } else {
+            rest
+        }
     }
 
     /// Reads a command. Values and keys share the memory of `bytes`.

@@ -12,7 +12,6 @@ mod fjall;
 pub mod layout;
 pub mod log;
 mod marker;
-mod member_sealer;
 mod memory;
 pub mod sealed;
 pub mod store;
