@@ -23,7 +23,10 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use crate::access::{Internal, Permitted};
 use crate::command::{ChangeKeys, Reply};
 use crate::raft::{Consensus, Lane};
-use crate::replica::ProposeError;
+use crate::mvcc::read_view::ReadView;
+use crate::replica::{
+    AddPrefixKey, KeyAdmin, KeyAdminError, Pending, ProposeError, RotatePrefixKey,
+};
 use crate::seal::Sealer;
 
 /// Between looks at what is left to do.
@@ -347,6 +350,45 @@ impl KeyService {
             nodes.iter().filter(|(_, (_, learner))| !learner).map(|(id, _)| *id).collect();
         let opens = voters.iter().filter(|id| proven.contains(id)).count();
         opens * 2 > voters.len()
+    }
+}
+
+impl KeyAdmin for KeyService {
+    fn add_prefix(
+        &self,
+        request: Permitted<AddPrefixKey>,
+    ) -> Pending<'_, Result<Arc<ReadView>, KeyAdminError>> {
+        let prefix = request.into_request().prefix;
+        Box::pin(async move { self.minted(&prefix, false).await })
+    }
+
+    fn rotate_prefix(
+        &self,
+        request: Permitted<RotatePrefixKey>,
+    ) -> Pending<'_, Result<Arc<ReadView>, KeyAdminError>> {
+        let prefix = request.into_request().prefix;
+        Box::pin(async move { self.minted(&prefix, true).await })
+    }
+}
+
+impl KeyService {
+    async fn minted(&self, prefix: &[u8], rotate: bool) -> Result<Arc<ReadView>, KeyAdminError> {
+        use keys::KeyChangeRefusal;
+        match self.mint(prefix, rotate).await {
+            Ok(()) => Ok(self.inner.consensus.view()),
+            Err(MintError::Exists) => {
+                let view = self.inner.consensus.view();
+                let prefix_key_id = view.key_table.prefix_key_of(prefix).map_or(0, |key| key.id);
+                Err(KeyAdminError::Refused(KeyChangeRefusal::PrefixTaken { prefix_key_id }))
+            }
+            Err(MintError::NotFound) => {
+                let prefix_key_id = 0;
+                Err(KeyAdminError::Refused(KeyChangeRefusal::UnknownPrefixKey { prefix_key_id }))
+            }
+            Err(MintError::CannotOpenRoot) => Err(KeyAdminError::RootNotOpen),
+            Err(MintError::NotLeader) => Err(KeyAdminError::Propose(ProposeError::NoLeader)),
+            Err(MintError::Unavailable(error)) => Err(KeyAdminError::Propose(error)),
+        }
     }
 }
 

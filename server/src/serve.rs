@@ -5,6 +5,7 @@
 //! may finish until the drain ends, and nothing is served after that.
 //! Not known here: what the services do. TLS.
 
+mod answer;
 mod listener;
 mod opening;
 mod workers;
@@ -21,14 +22,15 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tower_service::Service as _;
 
 use crate::config::Keepalive;
+use crate::metrics::metrics;
 use crate::shutdown::Shutdown;
 
+use answer::{Answer, Ending};
 pub use listener::{Accepted, ListenError, Listener, listen};
 use opening::Protocol;
 pub use workers::Workers;
@@ -103,15 +105,18 @@ impl Services {
         mut self,
         mut request: http::Request<Incoming>,
         peer: Option<TcpConnectInfo>,
-    ) -> Result<http::Response<Body>, std::convert::Infallible> {
+    ) -> Result<http::Response<Answer>, std::convert::Infallible> {
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
         if is_grpc(&request) {
-            return self.grpc.call(request).await;
+            let mut ending = Ending::of(metrics().call(request.uri().path()));
+            let response = self.grpc.call(request).await?;
+            ending.see(response.headers());
+            return Ok(response.map(|body| Answer::Grpc(body, ending)));
         }
         let response = self.pages.call(request).await?;
-        Ok(response.map(Body::new))
+        Ok(response.map(Answer::Page))
     }
 }
 

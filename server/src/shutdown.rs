@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use tokio_util::sync::CancellationToken;
 
 /// Clones are one and the same.
@@ -50,25 +51,22 @@ impl Shutdown {
         }
     }
 
-    /// Listens for signals on the current runtime, until the process ends.
+    /// From here on SIGTERM and SIGINT are heard, on a thread of its own: a second signal ends the
+    /// process even if everything else hangs. Once per process.
     pub fn on_signals(&self) -> std::io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let shutdown = self.clone();
-        tokio::spawn(async move {
-            loop {
-                let number = tokio::select! {
-                    Some(()) = terminate.recv() => libc::SIGTERM,
-                    Some(()) = interrupt.recv() => libc::SIGINT,
-                    else => return,
-                };
-                if shutdown.signal.swap(number, Ordering::AcqRel) != 0 {
-                    die_of(number);
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                for number in signals.forever() {
+                    if shutdown.signal.swap(number, Ordering::AcqRel) != 0 {
+                        die_of(number);
+                    }
+                    tracing::info!(signal = name(number), "received signal; shutting down");
+                    shutdown.begin();
                 }
-                tracing::info!(signal = name(number), "received signal; shutting down");
-                shutdown.begin();
-            }
-        });
+            })?;
         Ok(())
     }
 }
@@ -82,8 +80,8 @@ pub fn die_of(number: i32) -> ! {
 
 fn name(number: i32) -> &'static str {
     match number {
-        libc::SIGTERM => "terminated",
-        libc::SIGINT => "interrupt",
+        SIGTERM => "terminated",
+        SIGINT => "interrupt",
         _ => "unknown",
     }
 }

@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod member;
+mod pages;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ pub enum StartError {
          flags of its first start, or remove the directory", path.display()
     )]
     OtherMember { path: PathBuf, found: u64, given: u64 },
-    #[error("{}: {what}", path.display())]
+    #[error("{} {what}", path.display())]
     Identity { path: PathBuf, what: &'static str },
     #[error("key provider: {0}")]
     Provider(keys::ProviderError),
@@ -49,7 +50,7 @@ pub enum StartError {
     State(#[from] crate::apply::Poison),
     #[error(
         "the state has applied up to {applied} and the raft log starts at {first}: entries between \
-         them are lost, and a single member has nobody to fetch them from. Restore a backup"
+         them are lost. Replace this member under a new id, or restore a backup"
     )]
     LogStartsAfterState { applied: u64, first: u64 },
     #[error("member {member:x} has already been bootstrapped: the cluster knows it with another \

@@ -16,7 +16,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 use super::peers::Peers;
 use super::propose::NotProposed;
 use super::read_index::ReadIndex;
-use super::state_machine::{Promoter, StateMachine};
+use super::state_machine::{StateHandle, StateMachine};
 use super::types::{MemberNode, TypeConfig};
 use super::waiters::Waiters;
 use crate::command::{self, Body, Command, Envelope};
@@ -47,7 +47,7 @@ pub(super) struct Parts {
     pub(super) view: Arc<ArcSwap<ReadView>>,
     pub(super) applied: watch::Receiver<u64>,
     pub(super) lessor: Arc<Mutex<Lessor>>,
-    pub(super) promoter: Promoter,
+    pub(super) state: StateHandle,
     pub(super) sealer: Sealer,
     pub(super) request_timeout: Duration,
 }
@@ -171,13 +171,30 @@ impl Consensus {
             .collect()
     }
 
+    pub(super) fn is_learner(&self) -> bool {
+        let metrics = self.raft().server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        membership.learner_ids().any(|id| id == self.member_id())
+    }
+
+    /// What the data directory takes on disk.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.inner.parts.state.disk_bytes()
+    }
+
+    /// Compacted history up to this revision has been freed here.
+    pub(super) fn freed_through(&self) -> i64 {
+        self.inner.parts.state.freed_through()
+    }
+
     /// Whether this member takes part in elections.
     pub fn campaign(&self, able: bool) {
         self.raft().runtime_config().elect(able);
     }
 
     pub(super) async fn promote_lessor(&self, extend: Duration) -> std::io::Result<()> {
-        self.inner.parts.promoter.promote(extend).await
+        self.inner.parts.state.promote(extend).await
     }
 
     /// Makes a command ready for this leader's log: VALUE compares become outcomes with guards,

@@ -52,6 +52,31 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// For the data directory: `1 ‖ cluster id u64 ‖ member id u64 ‖ directory id[16] ‖ name`.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![1];
+        out.extend_from_slice(&self.cluster_id.to_be_bytes());
+        out.extend_from_slice(&self.member_id.to_be_bytes());
+        out.extend_from_slice(&self.directory_id);
+        out.extend_from_slice(self.name.as_bytes());
+        out
+    }
+
+    /// None if these are not bytes that `encode` makes.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (version, rest) = bytes.split_first()?;
+        let (cluster_id, rest) = rest.split_first_chunk()?;
+        let (member_id, rest) = rest.split_first_chunk()?;
+        let (directory_id, name) = rest.split_first_chunk()?;
+        (*version == 1).then_some(())?;
+        Some(Self {
+            cluster_id: u64::from_be_bytes(*cluster_id),
+            member_id: u64::from_be_bytes(*member_id),
+            name: std::str::from_utf8(name).ok()?.to_owned(),
+            directory_id: *directory_id,
+        })
+    }
+
     pub fn greeting(&self, target: u64, target_directory: &[u8]) -> Greeting {
         Greeting {
             cluster_id: self.cluster_id,

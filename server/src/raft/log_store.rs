@@ -115,19 +115,18 @@ fn log_id(position: LogPosition) -> LogId {
     types::make_log_id(position.term, position.index)
 }
 
-fn encode(entry: Entry) -> io::Result<LogEntry> {
-    let (kind, payload) = types::encode_payload(&entry.payload)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    Ok(LogEntry {
+fn encode(entry: Entry) -> LogEntry {
+    let (kind, payload) = types::payload_parts(&entry.payload);
+    LogEntry {
         position: position(entry.log_id),
         kind,
         payload,
-    })
+    }
 }
 
 fn decode(entries: Vec<LogEntry>) -> io::Result<Vec<Entry>> {
     let decode = |entry: LogEntry| {
-        let payload = types::decode_payload(entry.kind, entry.payload)
+        let payload = types::payload_from_parts(entry.kind, entry.payload)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         Ok(Entry::new(log_id(entry.position), payload))
     };
@@ -295,7 +294,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<LogEntry> = entries.into_iter().map(encode).collect::<Result<_, _>>()?;
+        let entries: Vec<LogEntry> = entries.into_iter().map(encode).collect();
         let flushed = Box::new(move |result: Result<(), LogError>| {
             callback.io_completed(result.map_err(io_error));
         });
@@ -309,5 +308,231 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
         self.log.purge(position(upto)).await.map_err(io_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::{StreamExt, TryStreamExt};
+    use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+    use openraft::testing::log::{StoreBuilder, Suite};
+    use openraft::type_config::TypeConfigExt;
+
+    use super::super::types::{
+        Done, EntryData, EntryPayload, SnapshotMeta, StoredMembership, decode_stored_membership,
+        encode_stored_membership,
+    };
+    use super::*;
+    use crate::storage::log::{LogOptions, MemoryDisk};
+
+    type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Vec<u8>>;
+    type StorageError = openraft::StorageError<TypeConfig>;
+
+    /// Remembers what it applied last, which is all that the suite looks at.
+    #[derive(Clone, Default)]
+    struct Machine {
+        applied: Option<LogId>,
+        membership: StoredMembership,
+        snapshot: Arc<parking_lot::Mutex<Option<(SnapshotMeta, Vec<u8>)>>>,
+    }
+
+    impl RaftStateMachine<TypeConfig> for Machine {
+        type SnapshotData = Vec<u8>;
+        type SnapshotBuilder = Self;
+
+        async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+            Ok((self.applied, self.membership.clone()))
+        }
+
+        async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+        where
+            S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + Send,
+        {
+            while let Some((entry, responder)) = entries.try_next().await? {
+                self.applied = Some(entry.log_id);
+                if let EntryPayload::Membership(membership) = entry.payload {
+                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                }
+                if let Some(responder) = responder {
+                    responder.send(Done);
+                }
+            }
+            Ok(())
+        }
+
+        async fn get_snapshot_builder(&mut self) -> Self {
+            self.clone()
+        }
+
+        async fn install_snapshot(
+            &mut self,
+            meta: &SnapshotMeta,
+            snapshot: Vec<u8>,
+        ) -> io::Result<()> {
+            self.applied = meta.last_log_id;
+            self.membership = decode_stored_membership(&snapshot).map_err(io::Error::other)?;
+            *self.snapshot.lock() = Some((meta.clone(), snapshot));
+            Ok(())
+        }
+
+        async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+            let current = self.snapshot.lock().clone();
+            Ok(current.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+        }
+    }
+
+    impl RaftSnapshotBuilder<TypeConfig> for Machine {
+        type SnapshotData = Vec<u8>;
+
+        async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+            let meta = SnapshotMeta {
+                last_log_id: self.applied,
+                last_membership: self.membership.clone(),
+            };
+            let snapshot = encode_stored_membership(&self.membership).to_vec();
+            *self.snapshot.lock() = Some((meta.clone(), snapshot.clone()));
+            Ok(Snapshot { meta, snapshot })
+        }
+    }
+
+    fn open(disk: &MemoryDisk, options: LogOptions) -> LogStore {
+        let sealer = Arc::new(keys::StorageKeys::ephemeral());
+        let log = RaftLog::open(Arc::new(disk.clone()), sealer, options);
+        LogStore::new(log.expect("the log is whole"))
+    }
+
+    /// So small that a handful of entries fills a segment and leaves the window.
+    fn small() -> LogOptions {
+        LogOptions {
+            segment_bytes: 4096,
+            window_bytes_max: 60,
+            ..LogOptions::default()
+        }
+    }
+
+    struct Builder;
+
+    impl StoreBuilder<TypeConfig, LogStore, Machine> for Builder {
+        async fn build(&self) -> Result<((), LogStore, Machine), StorageError> {
+            let store = open(&MemoryDisk::default(), small());
+            Ok(((), store, Machine::default()))
+        }
+    }
+
+    fn entry(index: u64, bytes: usize) -> Entry {
+        let data = EntryData(vec![7; bytes].into());
+        Entry::new(types::make_log_id(1, index), EntryPayload::Normal(data))
+    }
+
+    async fn append(store: &mut LogStore, entries: Vec<Entry>) -> io::Result<()> {
+        let (sender, receiver) = TypeConfig::oneshot();
+        store.append(entries, IOFlushed::signal(sender)).await?;
+        receiver.await.expect("the log answers")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn openrafts_own_suite_passes() {
+        let result = Suite::test_all(Builder).await;
+        assert!(result.is_ok(), "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn a_limited_read_stays_near_its_limit_and_a_full_one_is_complete() {
+        let mut store = open(&MemoryDisk::default(), LogOptions::default());
+        for index in 1..=10 {
+            let appended = append(&mut store, vec![entry(index, 600_000)]).await;
+            appended.expect("no fault is set");
+        }
+        let some = store.limited_get_log_entries(1, 11).await;
+        assert_eq!(some.expect("it reads").len(), 3);
+        let all = store.try_get_log_entries(..).await.expect("it reads");
+        assert_eq!(all.len(), 10);
+        let streamed: Vec<_> = store.entries_stream(3..).await.collect().await;
+        assert_eq!(streamed.len(), 8);
+    }
+
+    #[tokio::test]
+    async fn a_stream_bound_to_a_leader_ends_when_another_leads() {
+        let mut store = open(&MemoryDisk::default(), LogOptions::default());
+        for index in 1..=10 {
+            let appended = append(&mut store, vec![entry(index, 600_000)]).await;
+            appended.expect("no fault is set");
+        }
+        let vote = types::make_vote(1, 7, true);
+        store.save_vote(&vote).await.expect("no fault is set");
+        let mut reader = store.get_log_reader().await;
+        let mut stream = Box::pin(reader.leader_bounded_stream(vote.leader_id, 1..11).await);
+        assert!(matches!(stream.next().await, Some(Ok(_))));
+        let other = types::make_vote(2, 8, true);
+        store.save_vote(&other).await.expect("no fault is set");
+        let rest: Vec<_> = stream.collect().await;
+        assert_eq!(rest.iter().filter(|item| item.is_ok()).count(), 2);
+        assert!(matches!(
+            rest.last(),
+            Some(Err(LeaderBoundedStreamError::LeaderChanged(_)))
+        ));
+    }
+
+    #[tokio::test]
+    async fn flushed_is_reported_after_the_sync_and_an_error_instead_of_it() {
+        let disk = MemoryDisk::default();
+        let mut store = open(&disk, small());
+        disk.hold_syncs();
+        let (sender, mut receiver) = TypeConfig::oneshot();
+        let queued = store.append(vec![entry(1, 10)], IOFlushed::signal(sender));
+        queued.await.expect("it has room");
+        let read = store.try_get_log_entries(0..10).await.expect("it reads");
+        assert_eq!(read.len(), 1, "readable before it is flushed");
+        assert!(
+            receiver.try_recv().is_err(),
+            "not flushed while the sync waits"
+        );
+        disk.release_syncs();
+        assert!(matches!(receiver.await, Ok(Ok(()))));
+
+        disk.fail_next_sync(io::ErrorKind::Other);
+        assert!(append(&mut store, vec![entry(2, 10)]).await.is_err());
+        let vote = types::make_vote(2, 1, false);
+        assert!(store.save_vote(&vote).await.is_err(), "never again");
+    }
+
+    #[tokio::test]
+    async fn everything_comes_back_after_a_power_cut() {
+        let disk = MemoryDisk::default();
+        let sealer = Arc::new(keys::StorageKeys::ephemeral());
+        let open = |disk: &MemoryDisk| {
+            let log = RaftLog::open(Arc::new(disk.clone()), sealer.clone(), small());
+            LogStore::new(log.expect("the log is whole"))
+        };
+        let mut store = open(&disk);
+        let vote = types::make_vote(1, 7, true);
+        for index in 1..=30 {
+            let appended = append(&mut store, vec![entry(index, 300)]).await;
+            appended.expect("no fault is set");
+        }
+        let log_id = |index| types::make_log_id(1, index);
+        store.purge(log_id(10)).await.expect("no fault is set");
+        let committed = store.save_committed(Some(log_id(25))).await;
+        committed.expect("no fault is set");
+        store
+            .truncate_after(Some(log_id(28)))
+            .await
+            .expect("no fault is set");
+        store.save_vote(&vote).await.expect("no fault is set");
+
+        let mut store = open(&disk.power_cut(false, |_, _| false));
+        let state = store.get_log_state().await.expect("it reads");
+        assert_eq!(state.last_purged_log_id, Some(log_id(10)));
+        assert_eq!(state.last_log_id, Some(log_id(28)));
+        let committed = store.read_committed().await.expect("it reads");
+        assert_eq!(committed, Some(log_id(25)));
+        assert_eq!(store.read_vote().await.expect("it reads"), Some(vote));
+        let entries = store.try_get_log_entries(..).await.expect("it reads");
+        assert_eq!(
+            entries,
+            (11..=28).map(|i| entry(i, 300)).collect::<Vec<_>>()
+        );
     }
 }

@@ -15,6 +15,7 @@ mod peer_service;
 mod peers;
 mod propose;
 mod read_index;
+mod replica;
 mod snapshot;
 mod state_machine;
 pub mod types;

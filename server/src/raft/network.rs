@@ -108,14 +108,6 @@ impl Connection {
     }
 }
 
-fn is_ok<T, E>(item: &Result<T, E>) -> std::future::Ready<bool> {
-    std::future::ready(item.is_ok())
-}
-
-fn ok<T, E>(item: Result<T, E>) -> std::future::Ready<Option<T>> {
-    std::future::ready(item.ok())
-}
-
 impl RaftNetworkV2<TypeConfig> for Connection {
     type SnapshotData = SnapshotContent;
 
@@ -156,9 +148,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     {
         Box::pin(async move {
             let mut client = self.client(self.lane)?;
-            // A membership that cannot be written was never accepted: the stream would end here.
-            let outbound =
-                input.map(|request| wire::append(&request)).take_while(is_ok).filter_map(ok);
+            let outbound = input.map(|request| wire::append(&request));
             let request = self.peers.request(self.target, outbound);
             let answer = client.append(request).await.map_err(|s| self.failed(&s))?;
             let this = &*self;
@@ -189,8 +179,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         let unreachable = |s: &Status| StreamingError::Unreachable(Unreachable::new(s));
         let mut client =
             self.peers.client(&self.node.peer_urls, Lane::Bulk).map_err(|s| unreachable(&s))?;
-        let head = wire::snapshot_head(&vote, &snapshot.meta)
-            .map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
+        let head = wire::snapshot_head(&vote, &snapshot.meta);
         tracing::info!(peer = format_args!("{:x}", self.target), "sending a snapshot");
         let parts = snapshot::parts(head, snapshot.snapshot);
         let request = self.peers.request(self.target, parts);

@@ -90,7 +90,7 @@ impl Node {
         };
         let state_machine =
             StateMachine::start(self.machine, self.store, self.directory, audience)?;
-        let promoter = state_machine.promoter();
+        let state = state_machine.handle();
         let network = Network::new(self.peers.clone());
         let log = LogStore::new(self.log);
         let raft = Raft::new(member_id, config, network, log, state_machine)
@@ -106,7 +106,7 @@ impl Node {
             view,
             applied,
             lessor,
-            promoter,
+            state,
             sealer: self.sealer,
             request_timeout: self.options.request_timeout,
         }))

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::errors::ClientWriteError;
-use openraft::raft::responder::ProgressResponder;
+use openraft::raft::responder::OneshotResponder;
 use proto::sealkv::peer as pb;
 use tonic::Code;
 
@@ -153,7 +153,7 @@ impl Consensus {
         {
             return Err(NotProposed::NotLeader);
         }
-        let (responder, outcome) = ProgressResponder::<TypeConfig, _>::complete_only();
+        let (responder, outcome) = OneshotResponder::<TypeConfig, _>::new_pair();
         let leader = super::types::CommittedLeaderId::new(term);
         self.raft()
             .write(EntryData(prepared.encoded))

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
@@ -62,6 +63,7 @@ enum Job {
 #[derive(Clone)]
 pub struct StateMachine {
     jobs: std_mpsc::Sender<Job>,
+    shown: Arc<Shown>,
 }
 
 impl StateMachine {
@@ -73,24 +75,45 @@ impl StateMachine {
         audience: Audience,
     ) -> io::Result<Self> {
         let (jobs, inbox) = std_mpsc::channel();
-        let compactor = CompactionThread::start(&machine)?;
-        let worker = Worker { machine, store, directory, audience, compactor };
+        let shown = Arc::new(Shown {
+            store: Mutex::new(store),
+            freed_through: AtomicI64::new(i64::MIN),
+        });
+        let compactor = CompactionThread::start(&machine, shown.clone())?;
+        let worker = Worker { machine, shown: shown.clone(), directory, audience, compactor };
         std::thread::Builder::new().name("apply".into()).spawn(move || worker.run(&inbox))?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, shown })
     }
 
-    pub(super) fn promoter(&self) -> Promoter {
-        Promoter { jobs: self.jobs.clone() }
+    pub(super) fn handle(&self) -> StateHandle {
+        StateHandle { jobs: self.jobs.clone(), shown: self.shown.clone() }
     }
 }
 
-/// Starts the leases' clocks of a new leader.
+/// What the rest of this module asks of the apply thread and its state.
 #[derive(Clone)]
-pub(super) struct Promoter {
+pub(super) struct StateHandle {
     jobs: std_mpsc::Sender<Job>,
+    shown: Arc<Shown>,
 }
 
-impl Promoter {
+/// What others look at without asking the thread.
+struct Shown {
+    store: Mutex<Store>,
+    /// The newest compaction that has freed on this member what it frees.
+    freed_through: AtomicI64,
+}
+
+impl StateHandle {
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.shown.store.lock().disk_bytes()
+    }
+
+    pub(super) fn freed_through(&self) -> i64 {
+        self.shown.freed_through.load(Ordering::Acquire)
+    }
+
+    /// Starts the leases' clocks of a new leader.
     pub(super) async fn promote(&self, extend: Duration) -> io::Result<()> {
         ask(&self.jobs, |answer| Job::Promote(extend, answer)).await
     }
@@ -108,7 +131,7 @@ async fn ask<T>(
 
 struct Worker {
     machine: Machine,
-    store: Store,
+    shown: Arc<Shown>,
     directory: Arc<Mutex<DataDir>>,
     audience: Audience,
     compactor: CompactionThread,
@@ -126,7 +149,7 @@ impl Worker {
                     let _ = answer.send(self.state());
                 }
                 Job::Store(answer) => {
-                    let _ = answer.send(self.store.clone());
+                    let _ = answer.send(self.shown.store.lock().clone());
                 }
                 Job::Install(staged, answer) => {
                     let _ = answer.send(self.install(*staged));
@@ -147,10 +170,9 @@ impl Worker {
             .iter()
             .map(|entry| match &entry.payload {
                 EntryPayload::Membership(membership) => types::encode_membership(membership),
-                _ => Ok(Vec::new()),
+                _ => bytes::Bytes::new(),
             })
-            .collect::<Result<Vec<Vec<u8>>, _>>()
-            .map_err(io::Error::other)?;
+            .collect::<Vec<_>>();
         let refs: Vec<EntryRef<'_>> = entries
             .iter()
             .zip(&memberships)
@@ -191,14 +213,15 @@ impl Worker {
         let applied = self.machine.applied();
         let log_id = |at: LogPosition| types::make_log_id(at.term, at.index);
         // Written by `apply` above, authenticated by the storage layer since.
-        let membership = types::decode_membership(&applied.membership)
+        let membership = types::decode_membership(applied.membership.clone())
             .map(|membership| StoredMembership::new(applied.membership_at.map(log_id), membership))
             .unwrap_or_default();
         (applied.last.map(log_id), membership, self.audience.view.load_full())
     }
 
     fn install(&mut self, staged: StagedState) -> io::Result<()> {
-        let superseded = std::mem::replace(&mut self.store, staged.store().clone());
+        let superseded =
+            std::mem::replace(&mut *self.shown.store.lock(), staged.store().clone());
         let store = self
             .directory
             .lock()
@@ -206,7 +229,7 @@ impl Worker {
             .map_err(io::Error::other)?;
         self.machine =
             Machine::recover(store, self.audience.member_id).map_err(io::Error::other)?;
-        self.compactor = CompactionThread::start(&self.machine)?;
+        self.compactor = CompactionThread::start(&self.machine, self.shown.clone())?;
         let audience = &self.audience;
         let view = self.machine.view();
         audience.keyring.follow(&view.key_table);
@@ -245,7 +268,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
             ask(&self.jobs, |answer| Job::Apply(batch, answer)).await??;
             for responder in responders {
-                responder.send(());
+                responder.send(types::Done);
             }
         }
         Ok(())
@@ -316,15 +339,19 @@ struct CompactionThread {
 
 impl CompactionThread {
     /// The first pass starts at once: one may have been cut short by the last stop.
-    fn start(machine: &Machine) -> io::Result<Self> {
+    fn start(machine: &Machine, shown: Arc<Shown>) -> io::Result<Self> {
         let mut compactor = machine.compactor();
         let (wake, woken) = std_mpsc::channel();
         std::thread::Builder::new().name("compaction".into()).spawn(move || {
             loop {
                 match compactor.slice(SLICE_KEYS_MAX) {
                     Ok(Progress::Working { .. }) => std::thread::sleep(SLICE_PAUSE),
-                    Ok(Progress::Finished { .. }) if woken.recv().is_ok() => {}
-                    Ok(Progress::Finished { .. }) => return,
+                    Ok(Progress::Finished { compact_revision }) => {
+                        shown.freed_through.store(compact_revision, Ordering::Release);
+                        if woken.recv().is_err() {
+                            return;
+                        }
+                    }
                     Err(error) => {
                         tracing::error!(%error, "compaction stopped");
                         return;

@@ -12,9 +12,9 @@ pub enum WireError {
     #[error("the message lacks its {0}")]
     Missing(&'static str),
     #[error("entry {index} cannot be read: {source}")]
-    Payload { index: u64, source: types::DecodeError },
+    Payload { index: u64, source: types::CodecError },
     #[error("the membership of the snapshot cannot be read: {0}")]
-    Membership(types::DecodeError),
+    Membership(types::CodecError),
 }
 
 pub fn ballot(vote: &Vote) -> pb::Ballot {
@@ -35,10 +35,9 @@ pub fn parse_log_id(id: pb::LogId) -> LogId {
     types::make_log_id(id.term, id.index)
 }
 
-fn entry(entry: &Entry) -> Result<pb::LogEntry, types::MembershipTooLarge> {
-    let (kind, payload) = types::encode_payload(&entry.payload)?;
-    let log_id = Some(log_id(&entry.log_id));
-    Ok(pb::LogEntry { log_id, kind: u32::from(kind), payload })
+fn entry(entry: &Entry) -> pb::LogEntry {
+    let payload = types::encode_payload(&entry.payload);
+    pb::LogEntry { log_id: Some(log_id(&entry.log_id)), payload }
 }
 
 pub fn parse_entries(entries: Vec<pb::LogEntry>) -> Result<Vec<Entry>, WireError> {
@@ -46,8 +45,7 @@ pub fn parse_entries(entries: Vec<pb::LogEntry>) -> Result<Vec<Entry>, WireError
         .into_iter()
         .map(|entry| {
             let id = parse_log_id(entry.log_id.ok_or(WireError::Missing("log id"))?);
-            let kind = u8::try_from(entry.kind).unwrap_or(u8::MAX);
-            let payload = types::decode_payload(kind, entry.payload)
+            let payload = types::decode_payload(entry.payload)
                 .map_err(|source| WireError::Payload { index: id.index, source })?;
             Ok(Entry { log_id: id, payload })
         })
@@ -56,13 +54,13 @@ pub fn parse_entries(entries: Vec<pb::LogEntry>) -> Result<Vec<Entry>, WireError
 
 pub type AppendEntries = openraft::raft::AppendEntriesRequest<TypeConfig>;
 
-pub fn append(request: &AppendEntries) -> Result<pb::AppendRequest, types::MembershipTooLarge> {
-    Ok(pb::AppendRequest {
+pub fn append(request: &AppendEntries) -> pb::AppendRequest {
+    pb::AppendRequest {
         vote: Some(ballot(&request.vote)),
         prev: request.prev_log_id.as_ref().map(log_id),
-        entries: request.entries.iter().map(entry).collect::<Result<_, _>>()?,
+        entries: request.entries.iter().map(entry).collect(),
         leader_commit: request.leader_commit.as_ref().map(log_id),
-    })
+    }
 }
 
 pub fn parse_append(request: pb::AppendRequest) -> Result<AppendEntries, WireError> {
@@ -127,21 +125,17 @@ pub fn parse_vote_response(response: pb::VoteResponse) -> Result<VoteResponse, W
     Ok(VoteResponse::new(vote(response.vote)?, last, response.granted))
 }
 
-pub fn snapshot_head(
-    sender: &Vote,
-    meta: &SnapshotMeta,
-) -> Result<pb::SnapshotHead, types::MembershipTooLarge> {
-    let membership = types::encode_membership(meta.last_membership.membership())?;
-    Ok(pb::SnapshotHead {
+pub fn snapshot_head(sender: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHead {
+    pb::SnapshotHead {
         vote: Some(ballot(sender)),
         last_log_id: meta.last_log_id.as_ref().map(log_id),
         membership_log_id: meta.last_membership.log_id().as_ref().map(log_id),
-        membership: membership.into(),
-    })
+        membership: types::encode_membership(meta.last_membership.membership()),
+    }
 }
 
 pub fn parse_snapshot_head(head: pb::SnapshotHead) -> Result<(Vote, SnapshotMeta), WireError> {
-    let membership = types::decode_membership(&head.membership).map_err(WireError::Membership)?;
+    let membership = types::decode_membership(head.membership).map_err(WireError::Membership)?;
     let last_log_id = head.last_log_id.map(parse_log_id);
     let membership_id = head.membership_log_id.map(parse_log_id);
     let last_membership = StoredMembership::new(membership_id, membership);

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use keys::{
     Argon2Cost, DirectoryId, FileProvider, MemberKey, PassphraseProvider, Provider, StorageKeys,
 };
 
 use super::StartError;
+use crate::apply::Machine;
 use crate::config::{ClusterState, Config, KeySource};
 use crate::raft::{Identity, cluster_id, member_id};
+use crate::storage::log::{DirectoryDisk, LogDisk, LogOptions, RaftLog};
 use crate::storage::{DataDir, Store, StoreOptions};
 
 /// What stands before raft can start.
@@ -18,32 +21,58 @@ pub(super) struct Opened {
     pub(super) member_key: MemberKey,
     pub(super) identity: Identity,
     pub(super) store: Store,
-    /// The members of the cluster to bootstrap; none when the log says who they are.
-    pub(super) bootstrap: Option<BTreeMap<u64, (String, Vec<String>)>>,
+    pub(super) machine: Machine,
+    pub(super) log: RaftLog,
+    /// The members of the cluster to bootstrap; none once an entry has been applied.
+    pub(super) bootstrap: Option<Members>,
 }
 
+/// Names and peer URLs by member id.
+pub(super) type Members = BTreeMap<u64, (String, Vec<String>)>;
+
 pub(super) fn open(config: &Config) -> Result<Opened, StartError> {
-    let mut directory = DataDir::open(&config.data_dir)?;
-    // Nothing has been promised from a directory that has no log and no published state.
-    let fresh = !directory.has_state() && !directory.log().exists();
-    let key_path = directory.member_key();
-    let has_member_key = key_path.exists();
-    if !fresh && !has_member_key {
+    let directory = DataDir::open(&config.data_dir)?;
+    let has_member_key = directory.member_key().exists();
+    if directory.has_state() && !has_member_key {
         return Err(StartError::MemberKeyLost { path: config.data_dir.clone() });
     }
-    let provider = open_provider(&config.key_source, !fresh || has_member_key)?;
-    if !fresh {
-        let member_key = MemberKey::load(&key_path, provider.as_ref())?;
-        let storage_keys = member_key.storage_keys().clone();
-        let identity = read_identity(&directory, &storage_keys, &member_key)?;
-        let store = directory.open_state(storage_keys, StoreOptions::default())?;
-        let store = store.ok_or_else(|| StartError::Identity {
-            path: config.data_dir.clone(),
-            what: "there is a raft log but no state",
-        })?;
-        return Ok(Opened { directory, member_key, identity, store, bootstrap: None });
+    let provider = open_provider(&config.key_source, has_member_key)?;
+    if directory.has_state() {
+        resume(config, directory, provider.as_ref())
+    } else {
+        begin(config, directory, provider.as_ref())
     }
-    begin(config, directory, provider.as_ref(), has_member_key)
+}
+
+/// A start that is not the first.
+fn resume(
+    config: &Config,
+    directory: DataDir,
+    provider: &dyn Provider,
+) -> Result<Opened, StartError> {
+    let lost = |what| StartError::Identity { path: config.data_dir.clone(), what };
+    let member_key = MemberKey::load(&directory.member_key(), provider)?;
+    let storage_keys = member_key.storage_keys().clone();
+    let identity = read_identity(&directory, &storage_keys, &member_key)?;
+    let store = directory.open_state(storage_keys.clone(), StoreOptions::default())?;
+    let store = store.ok_or_else(|| lost("has no state"))?;
+    let machine = Machine::recover(store.clone(), identity.member_id)?;
+    let disk = log_disk(&directory)?;
+    let bootstrap = match machine.applied().last {
+        None => {
+            config.check_bootstrap().map_err(StartError::Config)?;
+            Some(bootstrap_members(config))
+        }
+        Some(_) if !RaftLog::exists(&*disk)? => {
+            return Err(lost(
+                "has lost its raft log, and with it this member's votes: replace the member \
+                 under a new id",
+            ));
+        }
+        Some(_) => None,
+    };
+    let log = RaftLog::open(disk, Arc::new(storage_keys), LogOptions::default())?;
+    Ok(Opened { directory, member_key, identity, store, machine, log, bootstrap })
 }
 
 /// The first start, or the next attempt at one that a crash cut short.
@@ -51,7 +80,6 @@ fn begin(
     config: &Config,
     mut directory: DataDir,
     provider: &dyn Provider,
-    has_member_key: bool,
 ) -> Result<Opened, StartError> {
     config.check_bootstrap().map_err(StartError::Config)?;
     if config.initial_cluster_state == ClusterState::Existing {
@@ -61,21 +89,7 @@ fn begin(
     let own_urls: Vec<String> =
         config.advertise_peer_urls.iter().map(|url| url.as_str().to_owned()).collect();
     let own_id = member_id(&own_urls, &config.initial_cluster_token);
-    let key_path = directory.member_key();
-    let member_key = if has_member_key {
-        let begun = MemberKey::load(&key_path, provider)?;
-        let found = begun.outline().member_id;
-        if found != own_id {
-            let path = config.data_dir.clone();
-            return Err(StartError::OtherMember { path, found, given: own_id });
-        }
-        begun
-    } else {
-        let made = MemberKey::create(own_id, DirectoryId::random(), provider)
-            .map_err(StartError::Provider)?;
-        made.save(&key_path)?;
-        made
-    };
+    let member_key = own_member_key(config, &directory, provider, own_id)?;
     let ids: Vec<u64> = members.keys().copied().collect();
     let identity = Identity {
         cluster_id: cluster_id(&ids),
@@ -85,12 +99,43 @@ fn begin(
     };
     let storage_keys = member_key.storage_keys().clone();
     write_identity(&directory, &storage_keys, &identity)?;
-    let staged = directory.stage(storage_keys, StoreOptions::default())?;
+    let staged = directory.stage(storage_keys.clone(), StoreOptions::default())?;
+    let machine = Machine::create(staged.store().clone(), own_id)?;
     let store = directory.publish(staged, None)?;
-    Ok(Opened { directory, member_key, identity, store, bootstrap: Some(members) })
+    let log = RaftLog::open(log_disk(&directory)?, Arc::new(storage_keys), LogOptions::default())?;
+    let bootstrap = Some(members);
+    Ok(Opened { directory, member_key, identity, store, machine, log, bootstrap })
 }
 
-fn bootstrap_members(config: &Config) -> BTreeMap<u64, (String, Vec<String>)> {
+fn own_member_key(
+    config: &Config,
+    directory: &DataDir,
+    provider: &dyn Provider,
+    own_id: u64,
+) -> Result<MemberKey, StartError> {
+    let path = directory.member_key();
+    if path.exists() {
+        let begun = MemberKey::load(&path, provider)?;
+        let found = begun.outline().member_id;
+        if found != own_id {
+            let path = config.data_dir.clone();
+            return Err(StartError::OtherMember { path, found, given: own_id });
+        }
+        return Ok(begun);
+    }
+    let made =
+        MemberKey::create(own_id, DirectoryId::random(), provider).map_err(StartError::Provider)?;
+    made.save(&path)?;
+    Ok(made)
+}
+
+fn log_disk(directory: &DataDir) -> Result<Arc<dyn LogDisk>, StartError> {
+    let disk = DirectoryDisk::open(&directory.log())
+        .map_err(|source| StartError::Io { what: "cannot open the raft log", source })?;
+    Ok(Arc::new(disk))
+}
+
+fn bootstrap_members(config: &Config) -> Members {
     config
         .initial_cluster
         .members()
@@ -116,7 +161,7 @@ pub fn open_provider(
         }
         KeySource::KeyFile { path } => Box::new(FileProvider::load(path)?),
         KeySource::Passphrase { path } => {
-            Box::new(PassphraseProvider::from_file(path, Argon2Cost::default())?)
+            Box::new(PassphraseProvider::from_file(path, Argon2Cost::DEFAULT)?)
         }
     })
 }

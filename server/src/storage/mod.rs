@@ -9,6 +9,7 @@ pub mod directory;
 pub mod engine;
 pub mod error;
 mod fjall;
+mod identity_file;
 pub mod layout;
 pub mod log;
 mod marker;

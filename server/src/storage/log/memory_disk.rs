@@ -48,7 +48,44 @@ struct Faults {
     sync: Option<io::ErrorKind>,
     read: Option<io::ErrorKind>,
     bytes_left: Option<usize>,
+    changes_left: Option<u64>,
     syncs_held: bool,
+}
+
+impl Faults {
+    /// Counts a change. None is left at a crash: the change under way may or may not get through,
+    /// and none after it is made.
+    fn count_change(&mut self) -> Counted {
+        match &mut self.changes_left {
+            None => Counted::Made,
+            Some(0) => Counted::Refused,
+            Some(left) => {
+                *left -= 1;
+                if *left == 0 {
+                    Counted::UnderWay
+                } else {
+                    Counted::Made
+                }
+            }
+        }
+    }
+
+    fn check_change(&mut self) -> io::Result<()> {
+        match self.count_change() {
+            Counted::Made => Ok(()),
+            Counted::UnderWay | Counted::Refused => Err(crashed()),
+        }
+    }
+}
+
+enum Counted {
+    Made,
+    UnderWay,
+    Refused,
+}
+
+fn crashed() -> io::Error {
+    io::Error::other("the machine has stopped")
 }
 
 impl MemoryDisk {
@@ -115,6 +152,17 @@ impl MemoryDisk {
         self.shared.state.lock().faults.bytes_left = Some(bytes);
     }
 
+    /// The machine stops at this change from now (a write, a sync, a name): it and all later ones
+    /// fail, and only what a power cut keeps of it has happened.
+    pub fn stop_at_change(&self, change: u64) {
+        self.shared.state.lock().faults.changes_left = Some(change);
+    }
+
+    /// Whether it has stopped.
+    pub fn has_stopped(&self) -> bool {
+        self.shared.state.lock().faults.changes_left == Some(0)
+    }
+
     /// Syncs of files wait until `release_syncs`.
     pub fn hold_syncs(&self) {
         self.shared.state.lock().faults.syncs_held = true;
@@ -162,6 +210,7 @@ impl LogDisk for MemoryDisk {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
         let mut state = self.shared.state.lock();
+        state.faults.check_change()?;
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -179,18 +228,22 @@ impl LogDisk for MemoryDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.shared.state.lock();
+        state.faults.check_change()?;
         let number = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.to_owned(), number);
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let removed = self.shared.state.lock().names.remove(name);
+        let mut state = self.shared.state.lock();
+        state.faults.check_change()?;
+        let removed = state.names.remove(name);
         removed.map(drop).ok_or(io::ErrorKind::NotFound.into())
     }
 
     fn sync_directory(&self) -> io::Result<()> {
         let mut state = self.shared.state.lock();
+        state.faults.check_change()?;
         state.durable_names = state.names.clone();
         Ok(())
     }
@@ -240,6 +293,10 @@ impl LogFile for MemoryFile {
                 .checked_sub(bytes.len())
                 .ok_or(io::ErrorKind::StorageFull)?;
         }
+        let counted = state.faults.count_change();
+        if matches!(counted, Counted::Refused) {
+            return Err(crashed());
+        }
         let from = usize::try_from(offset).map_err(io::Error::other)?;
         let file = &mut state.files[self.number];
         if file.current.len() < from + bytes.len() {
@@ -250,11 +307,15 @@ impl LogFile for MemoryFile {
             let last = (from + bytes.len() - 1) / SECTOR_BYTES;
             file.dirty.extend(from / SECTOR_BYTES..=last);
         }
-        Ok(())
+        match counted {
+            Counted::Made => Ok(()),
+            Counted::UnderWay | Counted::Refused => Err(crashed()),
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.wait_for_release();
+        state.faults.check_change()?;
         if let Some(kind) = state.faults.sync.take() {
             state.files[self.number].dirty.clear();
             return Err(kind.into());

@@ -54,6 +54,7 @@ mod record;
 mod recover;
 mod segment;
 mod spare;
+mod storage_keys;
 mod window;
 mod writer;
 

@@ -110,6 +110,7 @@ impl RaftLog {
             sealer,
             queue: Semaphore::new(options.queue_bytes_max),
             state: Mutex::new(State {
+                start: found.log.extents.front().map_or(0, |extent| extent.first),
                 view: found.log.head,
                 durable: found.log,
                 window: found.window,
@@ -299,6 +300,8 @@ pub(super) struct Shared {
 pub(super) struct State {
     /// What the calls so far make of the log; what users see.
     pub(super) view: Head,
+    /// Where the log began before anything was purged.
+    pub(super) start: u64,
     /// What is on disk.
     pub(super) durable: DurableLog,
     pub(super) window: Window,
@@ -328,6 +331,9 @@ impl State {
     }
 
     fn show(&mut self, record: &Record) {
+        if let (Record::Entry(entry), None) = (record, self.view.last) {
+            self.start = entry.position.index;
+        }
         self.view
             .apply(record)
             .expect("the same records were tried on a copy");

@@ -50,7 +50,8 @@ impl Taken {
 /// The part of `range` that the log holds.
 fn held(state: &State, range: Range<u64>) -> Range<u64> {
     let end = range.end.min(state.view.next_index().unwrap_or(0));
-    range.start.max(state.view.first_index())..end
+    let first = state.view.first_index().max(state.start);
+    range.start.max(first)..end
 }
 
 pub(super) fn read_recent(
