@@ -836,17 +836,30 @@ fn a_keyring_is_born_once() {
 }
 
 #[test]
-fn a_member_publishes_its_name() {
+fn a_member_keeps_the_directory_it_was_published_with() {
     let mut bench = Bench::new();
     let urls = vec!["http://127.0.0.1:2379".to_owned()];
+    let member = PublishMember {
+        id: 9,
+        name: "a".into(),
+        client_urls: urls.clone(),
+        directory_id: [1; 16],
+    };
+    bench.run(member.clone()).unwrap();
     bench
         .run(PublishMember {
-            id: 9,
-            name: "a".into(),
-            client_urls: urls.clone(),
+            name: "b".into(),
+            ..member.clone()
         })
         .unwrap();
-    assert_eq!(bench.view().members.get(9).unwrap().client_urls, urls);
+    let other = PublishMember {
+        directory_id: [2; 16],
+        ..member
+    };
+    assert_eq!(refused(bench.run(other)), Refusal::AnotherDirectory);
+    let view = bench.view();
+    let known = view.members.get(9).unwrap();
+    assert_eq!((&known.name[..], &known.client_urls), ("b", &urls));
 }
 
 fn spec() -> PluginSpec {

@@ -78,7 +78,7 @@ pub(super) fn as_reason(status: &Status) -> String {
 
 impl From<BadRequest> for Status {
     fn from(error: BadRequest) -> Self {
-        let invalid = Status::invalid_argument::<&str>;
+        let invalid = |text: &str| Status::invalid_argument(text);
         match error {
             BadRequest::EmptyKey => invalid("etcdserver: key is not provided"),
             BadRequest::KeyNotFound => invalid("etcdserver: key not found"),
