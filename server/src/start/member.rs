@@ -171,7 +171,8 @@ impl Member {
         }
         let pages = crate::http::pages(PagesNode { edge: self.edge.clone() });
         let services = Services::new(self.edge.services(), pages);
-        let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive);
+        let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive)
+            .with_slow_request(config.warning_unary_request_duration);
         for listener in &listeners {
             tracing::info!(listener = %listener.url(), "ready to serve client requests");
         }
