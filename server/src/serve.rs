@@ -313,3 +313,6 @@ fn builder(protocol: Protocol, limits: &Limits) -> auto::Builder<TokioExecutor> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -330,12 +330,14 @@ mod tests {
     type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Vec<u8>>;
     type StorageError = openraft::StorageError<TypeConfig>;
 
+    type Kept = (SnapshotMeta, Vec<u8>);
+
     /// Remembers what it applied last, which is all that the suite looks at.
     #[derive(Clone, Default)]
     struct Machine {
         applied: Option<LogId>,
         membership: StoredMembership,
-        snapshot: Arc<parking_lot::Mutex<Option<(SnapshotMeta, Vec<u8>)>>>,
+        snapshot: Arc<parking_lot::Mutex<Option<Kept>>>,
     }
 
     impl RaftStateMachine<TypeConfig> for Machine {

@@ -145,7 +145,8 @@ impl NodeOptions {
             election_timeout_min: election,
             election_timeout_max: election.saturating_mul(2),
             enable_pre_vote: Some(true),
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_count),
+            // `schedule_snapshots` triggers them.
+            snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: self.snapshot_catchup_entries,
             // Only a follower whose entries are gone gets a snapshot.
             replication_lag_threshold: u64::MAX,

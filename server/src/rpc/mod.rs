@@ -23,9 +23,6 @@ mod values;
 mod watch;
 mod watch_response;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 use std::time::Duration;
 

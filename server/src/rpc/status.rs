@@ -78,7 +78,7 @@ pub(super) fn as_reason(status: &Status) -> String {
 
 impl From<BadRequest> for Status {
     fn from(error: BadRequest) -> Self {
-        let invalid = Status::invalid_argument::<&str>;
+        let invalid = |text: &str| Status::invalid_argument(text);
         match error {
             BadRequest::EmptyKey => invalid("etcdserver: key is not provided"),
             BadRequest::KeyNotFound => invalid("etcdserver: key not found"),
@@ -125,6 +125,9 @@ impl From<ProposeError> for Status {
             ),
             ProposeError::TimeoutDueToConnectionLost => Status::unavailable(
                 "etcdserver: request timed out, possibly due to connection lost",
+            ),
+            ProposeError::CannotOpen => Status::failed_precondition(
+                "sealkv: the leader cannot open values: see the health of its key provider",
             ),
             ProposeError::TooManyRequests => {
                 Status::resource_exhausted("etcdserver: too many requests")
@@ -231,6 +234,9 @@ fn refused(refusal: &Refusal) -> Status {
         Refusal::Corrupt => Status::data_loss(CORRUPT),
         Refusal::MemberNotFound => Status::not_found("etcdserver: member not found"),
         Refusal::Keys(refusal) => Status::failed_precondition(format!("sealkv: {refusal}")),
+        Refusal::AnotherDirectory => {
+            Status::failed_precondition("etcdserver: member has already been bootstrapped")
+        }
         Refusal::PluginNotFound => Status::not_found("sealkv: plugin not found"),
         Refusal::PluginChunkMissing { .. }
         | Refusal::PluginSize { .. }

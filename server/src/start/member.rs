@@ -147,6 +147,7 @@ impl Member {
         let consensus = &self.consensus;
         tokio::spawn(self.keys.clone().run());
         tokio::spawn(consensus.clone().watch_leases(config.election_timeout));
+        tokio::spawn(consensus.clone().schedule_snapshots(config.snapshot_count));
         tokio::spawn(publish(consensus.clone(), config.clone()));
         let mut expelled = consensus.peers().expelled();
         let member = consensus.member_id();

@@ -14,14 +14,16 @@ use super::board::matching;
 use super::hub::Shared;
 use super::shared::SharedRevision;
 use super::watcher::Seat;
-use crate::mvcc::event::RevisionEvents;
 use crate::mvcc::history;
 use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::read::ReadError;
 use crate::mvcc::read_view::ReadView;
 
-/// Revisions that are read at once.
-const REVISIONS_MAX: usize = 1_000;
+/// Events that are read for one turn, about, and what they may hold.
+const EVENTS_MAX: usize = 1_000;
+const BYTES_MAX: usize = 8 << 20;
+/// Events that are read from storage at once to begin with.
+const CHUNK_EVENTS_MIN: usize = 16;
 
 #[derive(Default)]
 pub(super) struct CatchUp {
@@ -135,24 +137,36 @@ fn feed(seats: &mut VecDeque<Seat>, view: &ReadView, hub: &Shared) -> bool {
     true
 }
 
-/// The revisions from `from` to the one that is returned beside them.
+/// The revisions from `from` to the one that is returned beside them; none if a compaction has
+/// taken them.
 fn read(
     view: &ReadView,
     from: i64,
     range: &KeyRange,
     hub: &Shared,
 ) -> Option<(Vec<Arc<SharedRevision>>, i64)> {
-    match history::events(view, from, view.revision, range, REVISIONS_MAX) {
-        Ok(part) => {
-            let shared = |it: RevisionEvents| Arc::new(SharedRevision::new(Arc::new(it), hub.held()));
-            Some((part.revisions.into_iter().map(shared).collect(), part.to))
+    let mut revisions = Vec::new();
+    let (mut next, mut bytes, mut events, mut chunk) = (from, 0, 0, CHUNK_EVENTS_MIN);
+    while next <= view.revision && events < EVENTS_MAX && bytes < BYTES_MAX {
+        let part = match history::events(view, next, view.revision, range, chunk) {
+            Ok(part) => part,
+            Err(ReadError::Compacted | ReadError::ViewTooOld) => break,
+            Err(error) => {
+                tracing::error!(%error, next, "cannot read history for watchers");
+                break;
+            }
+        };
+        for revision in part.revisions {
+            let shared = SharedRevision::new(revision, hub.held());
+            bytes += shared.bytes();
+            events += shared.events().len();
+            revisions.push(Arc::new(shared));
         }
-        Err(ReadError::Compacted | ReadError::ViewTooOld) => None,
-        Err(error) => {
-            tracing::error!(%error, from, "cannot read history for watchers");
-            None
-        }
+        next = part.next;
+        // Values may be large: how many are read at once grows while they are not.
+        chunk = (chunk * 2).min(EVENTS_MAX);
     }
+    (next > from).then_some((revisions, next - 1))
 }
 
 /// Moves the watcher behind `to` if its outbox takes what it wants of these revisions.

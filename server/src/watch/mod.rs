@@ -14,5 +14,5 @@ mod watcher;
 
 pub use hub::Hub;
 pub use outbox::{Outbox, Parcel};
-pub use shared::{EventRef, SharedEvent, SharedRevision};
+pub use shared::{EventRef, SharedRevision};
 pub use watcher::{Filters, Watcher};
