@@ -9,6 +9,7 @@ pub mod directory;
 pub mod engine;
 pub mod error;
 mod fjall;
+mod journal;
 pub mod layout;
 mod marker;
 mod memory;
@@ -21,3 +22,6 @@ pub use error::{DirectoryError, StorageError};
 pub use layout::{Keyspace, StoredKey};
 pub use sealed::{RowSealer, RowUnopened};
 pub use store::{Scan, Store, StoreOptions, View};
+
+#[cfg(test)]
+mod tests;
