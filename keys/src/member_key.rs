@@ -7,6 +7,8 @@
 //! HPKE does not say who wrapped a storage key, so the whole file is authenticated under the
 //! slot's secret: nobody can add a storage key of his own for the member to write under.
 
+mod decode;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -17,14 +19,15 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::aead::{Aead, NONCE_BYTES, TAG_BYTES};
-use crate::encoding::{DecodeError, Reader};
+use crate::aead::{Aead, NONCE_BYTES};
+use crate::encoding::DecodeError;
 use crate::private_file;
 use crate::provider::{Provider, ProviderError, ProviderKind, SlotContext};
-use crate::secret::{Commitment, SECRET_BYTES, Secret, random};
+use crate::secret::{Secret, random};
 use crate::slot::{InvalidSlotPublicKey, SlotKeyPair, SlotPublicKey, WrappedToSlot};
-use crate::storage_key::{StorageKey, StorageKeys, commitment_of};
+use crate::storage_key::{StorageKey, StorageKeys};
 use crate::table::KeyringId;
+use decode::decode;
 
 const MAGIC: &[u8; 17] = b"sealkv-member-key";
 const FORMAT: u16 = 1;
@@ -334,140 +337,6 @@ fn unusable(path: &Path, source: MemberKeyError) -> MemberKeyFileError {
         path: path.to_owned(),
         source,
     }
-}
-
-/// The file's parts, borrowed from its bytes.
-struct Decoded<'a> {
-    outline: MemberKeyOutline,
-    wrapped_slot: &'a [u8],
-    other_slots: Vec<SlotPublicKey>,
-    storage_keys: Vec<DecodedStorageKey>,
-    body: &'a [u8],
-    nonce: &'a [u8; NONCE_BYTES],
-    tag: &'a [u8; TAG_BYTES],
-}
-
-struct DecodedStorageKey {
-    id: u32,
-    commitment: Commitment,
-    /// Of this member's slot first, then of the others in their order.
-    wrapped: Vec<WrappedToSlot>,
-}
-
-impl Decoded<'_> {
-    fn open_storage_keys(
-        &self,
-        slot: &SlotKeyPair,
-        position: usize,
-    ) -> Result<StorageKeys, MemberKeyError> {
-        let mut keys = BTreeMap::new();
-        for stored in &self.storage_keys {
-            let refused = MemberKeyError::StorageKey {
-                storage_key_id: stored.id,
-            };
-            let info = storage_key_info(&self.outline.directory_id, stored.id);
-            let wrapped = stored.wrapped.get(position).ok_or(refused)?;
-            let secret = wrapped
-                .unwrap(slot, &info, &stored.commitment)
-                .map_err(|_| refused)?;
-            if commitment_of(&secret) != stored.commitment {
-                return Err(refused);
-            }
-            keys.insert(stored.id, StorageKey::from_secret(secret));
-        }
-        let rule = "there is a storage key";
-        StorageKeys::new(keys).ok_or(MemberKeyError::Malformed(DecodeError::Invalid { rule }))
-    }
-}
-
-fn decode(bytes: &[u8]) -> Result<Decoded<'_>, MemberKeyError> {
-    let (rest, checksum) = bytes
-        .split_last_chunk::<CHECKSUM_BYTES>()
-        .ok_or(MemberKeyError::Damaged)?;
-    if Sha256::digest(rest)[..] != checksum[..] {
-        return Err(MemberKeyError::Damaged);
-    }
-    let malformed = MemberKeyError::Malformed(DecodeError::Truncated);
-    let (rest, tag) = rest.split_last_chunk().ok_or(malformed)?;
-    let (body, nonce) = rest.split_last_chunk().ok_or(malformed)?;
-    decode_body(body, nonce, tag).map_err(MemberKeyError::Malformed)
-}
-
-fn decode_body<'a>(
-    body: &'a [u8],
-    nonce: &'a [u8; NONCE_BYTES],
-    tag: &'a [u8; TAG_BYTES],
-) -> Result<Decoded<'a>, DecodeError> {
-    let mut reader = Reader::new(body);
-    if reader.array()? != *MAGIC {
-        let rule = "begins as a member.key";
-        return Err(DecodeError::Invalid { rule });
-    }
-    let format = reader.u16()?;
-    if format != FORMAT {
-        return Err(DecodeError::UnknownFormat { found: format });
-    }
-    let outline = MemberKeyOutline {
-        member_id: reader.u64()?,
-        directory_id: DirectoryId(reader.array()?),
-        keyring_id: read_keyring_id(&mut reader)?,
-        slot_public_key: SlotPublicKey::from_bytes(reader.array()?),
-        provider: ProviderKind::read(&mut reader)?,
-    };
-    let wrapped_slot = reader.bytes16()?;
-    let other_slots = (0..reader.u16()?)
-        .map(|_| {
-            reader
-                .array::<SECRET_BYTES>()
-                .map(SlotPublicKey::from_bytes)
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    if !other_slots.is_sorted_by(|a, b| a < b) {
-        let rule = "other slots ascend";
-        return Err(DecodeError::Invalid { rule });
-    }
-    let storage_keys = (0..reader.u16()?)
-        .map(|_| read_storage_key(&mut reader, other_slots.len() + 1))
-        .collect::<Result<Vec<_>, _>>()?;
-    if !storage_keys.is_sorted_by(|a, b| a.id < b.id) {
-        let rule = "storage keys ascend";
-        return Err(DecodeError::Invalid { rule });
-    }
-    reader.finish()?;
-    Ok(Decoded {
-        outline,
-        wrapped_slot,
-        other_slots,
-        storage_keys,
-        body,
-        nonce,
-        tag,
-    })
-}
-
-fn read_keyring_id(reader: &mut Reader<'_>) -> Result<Option<KeyringId>, DecodeError> {
-    let known = reader.bool("keyring known")?;
-    let bytes: [u8; 16] = reader.array()?;
-    match (known, bytes) {
-        (true, bytes) => Ok(Some(KeyringId::from_bytes(bytes))),
-        (false, bytes) if bytes == [0; 16] => Ok(None),
-        (false, _) => Err(DecodeError::Invalid {
-            rule: "an unknown keyring id is zeros",
-        }),
-    }
-}
-
-fn read_storage_key(
-    reader: &mut Reader<'_>,
-    slots: usize,
-) -> Result<DecodedStorageKey, DecodeError> {
-    Ok(DecodedStorageKey {
-        id: reader.u32()?,
-        commitment: Commitment(reader.array()?),
-        wrapped: (0..slots)
-            .map(|_| WrappedToSlot::read(reader))
-            .collect::<Result<_, _>>()?,
-    })
 }
 
 fn associated_data(body: &[u8]) -> Vec<u8> {

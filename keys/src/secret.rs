@@ -10,6 +10,12 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 pub(crate) const SECRET_BYTES: usize = 32;
 
 /// Thirty-two secret bytes: a key, or what keys are derived from.
+///
+/// It cannot be printed:
+///
+/// ```compile_fail
+/// format!("{:?}", keys::Secret::random());
+/// ```
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Secret([u8; SECRET_BYTES]);
 

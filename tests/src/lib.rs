@@ -1,1 +1,15 @@
-//! tests
+//! Evidence: what the tests share. Real processes, a client that records, a model, and the checks.
+//!
+//! Promise: everything here speaks only the wire, the command line and the files on disk, so the same
+//! expectations can be put to a real etcd (`SEALKV_TEST_SERVER=etcd`).
+//! Not known here: any module of the server.
+
+pub mod binary;
+pub mod check;
+pub mod client;
+pub mod cluster;
+pub mod differential;
+pub mod links;
+pub mod model;
+pub mod txn;
+pub mod wait;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::change::{AcknowledgeRoot, CloseVersion, KeyChange, RemoveSlot};
 use super::*;
 use crate::keyring::{Keyring, SlotHolder};
 use crate::slot::SlotKeyPair;

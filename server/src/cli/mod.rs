@@ -1,0 +1,194 @@
+//! Subcommands that talk to a running cluster.
+//!
+//! Promise: each finds a reachable endpoint before it asks for anything, and asks once; what it
+//! prints is a table for people or JSON for programs, on stdout, and errors on stderr.
+//! Not known here: the server. These are clients like any other.
+
+mod connect;
+mod keys;
+mod output;
+mod plugin;
+mod status;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use connect::ConnectError;
+pub use version::version_text;
+
+#[derive(Debug, Parser)]
+#[command(name = "sealkv", disable_version_flag = true, max_term_width = 100)]
+struct Client {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// Where to ask: a comma list; the first that can be reached is used.
+    #[arg(
+        long,
+        global = true,
+        env = "SEALKV_ENDPOINTS",
+        default_value = "http://127.0.0.1:2379"
+    )]
+    endpoints: String,
+    /// How to print.
+    #[arg(
+        short = 'w',
+        long = "write-out",
+        visible_short_alias = 'o',
+        global = true,
+        value_enum,
+        default_value_t = output::Format::Table
+    )]
+    write_out: output::Format,
+    /// How long to wait for a connection, in seconds.
+    #[arg(long, global = true, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    dial_timeout: u64,
+    /// How long to wait for an answer, in seconds.
+    #[arg(long, global = true, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    command_timeout: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The keys that values are sealed with.
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// WebAssembly plugins.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+    /// The members of a cluster, its keys, its plugins and its alarms at a glance.
+    Status,
+    /// Prints the version.
+    Version,
+}
+
+/// The words that start a subcommand, for help.
+pub const SUBCOMMANDS: &[(&str, &str)] = &[
+    ("server", "Start a server (as without a subcommand)."),
+    (
+        "keys list | add PREFIX | rotate PREFIX",
+        "The keys that values are sealed with.",
+    ),
+    (
+        "plugin deploy FILE.wasm --watch PREFIX --write PREFIX",
+        "Deploy a WebAssembly plugin.",
+    ),
+    (
+        "plugin list | dead-letters | pause | resume | delete",
+        "Look at plugins, and manage them.",
+    ),
+    ("status", "Members, keys, plugins and alarms at a glance."),
+    ("version", "Print the version."),
+];
+
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("{} ({:?})", .0.message(), .0.code())]
+    Status(Box<tonic::Status>),
+    #[error("no answer within {seconds} s; whether it was done is not known")]
+    Timeout { seconds: u64 },
+    #[error(transparent)]
+    Plugin(#[from] plugin::PluginFileError),
+    #[error("cannot print: {0}")]
+    Print(#[from] std::io::Error),
+    #[error("the answer lacks its {field}")]
+    Incomplete { field: &'static str },
+}
+
+impl From<tonic::Status> for CliError {
+    fn from(status: tonic::Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+/// Arguments with the program's name; does not return for `--help` and for mistakes in them.
+pub fn run(arguments: &[String]) -> ExitCode {
+    let client = Client::parse_from(arguments);
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&CliError::Print(error)),
+    };
+    match runtime.block_on(client.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough.
+        Err(CliError::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &CliError) -> ExitCode {
+    output::complain(&format!("Error: {error}"));
+    ExitCode::FAILURE
+}
+
+impl Client {
+    async fn run(self) -> Result<(), CliError> {
+        let seconds = self.global.command_timeout;
+        let work = async {
+            match &self.command {
+                Command::Keys(command) => keys::run(command, &self.global).await,
+                Command::Plugin(command) => plugin::run(command, &self.global).await,
+                Command::Status => status::run(&self.global).await,
+                Command::Version => Ok(output::print(&version_text())?),
+            }
+        };
+        let limit = std::time::Duration::from_secs(seconds);
+        tokio::time::timeout(limit, work)
+            .await
+            .map_err(|_| CliError::Timeout { seconds })?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(arguments: &[&str]) -> Result<Client, clap::Error> {
+        Client::try_parse_from([&["sealkv"], arguments].concat())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Client::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_on_either_side_of_the_subcommand() {
+        for arguments in [
+            &["--endpoints", "http://h:1", "keys", "list", "-w", "json"][..],
+            &["keys", "list", "-o", "json", "--endpoints=http://h:1"],
+        ] {
+            let client = parse(arguments).unwrap();
+            assert_eq!(client.global.endpoints, "http://h:1");
+            assert_eq!(client.global.write_out, output::Format::Json);
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_is_refused() {
+        for arguments in [
+            &["key", "list"][..],
+            &["keys"],
+            &["keys", "add"],
+            &["plugin", "deploy", "f.wasm"],
+        ] {
+            let error = parse(arguments).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{arguments:?}");
+        }
+    }
+}

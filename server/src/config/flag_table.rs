@@ -1,0 +1,478 @@
+//! Every flag, once: how it is written, what it stands for here, what help says about it.
+//!
+//! Promise: each flag of etcd 3.7.1 is in the table, so that none is unknown by accident; what a
+//! flag does not do here is said by its [`Standing`], never by silence.
+//! Not known here: parsing, and the values that flags end up with.
+
+/// How the value of a flag is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    /// Needs no value; `--flag=false` turns it off.
+    Bool,
+    Unsigned,
+    Signed,
+    Duration,
+}
+
+/// What becomes of a flag in this release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It does what help says.
+    Effective,
+    /// It cannot mean anything in this server; taken with one warning that names it.
+    Meaningless,
+    /// Refused by name, unless its value is the one that this release behaves by anyway.
+    Absent { unless: &'static str },
+    /// As `Absent`; the message adds that nothing runs with less protection than was asked for.
+    AbsentProtection { unless: &'static str },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    Member,
+    Keys,
+    Clustering,
+    Security,
+    Auth,
+    Monitoring,
+    Logging,
+    Tracing,
+    Features,
+    Unsafe,
+}
+
+impl Group {
+    pub const ALL: [Self; 10] = [
+        Self::Member,
+        Self::Keys,
+        Self::Clustering,
+        Self::Security,
+        Self::Auth,
+        Self::Monitoring,
+        Self::Logging,
+        Self::Tracing,
+        Self::Features,
+        Self::Unsafe,
+    ];
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Member => "Member",
+            Self::Keys => "Encryption at rest",
+            Self::Clustering => "Clustering",
+            Self::Security => "Security",
+            Self::Auth => "Auth",
+            Self::Monitoring => "Profiling and monitoring",
+            Self::Logging => "Logging",
+            Self::Tracing => "Distributed tracing",
+            Self::Features => "Features",
+            Self::Unsafe => "Unsafe",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct FlagSpec {
+    pub name: &'static str,
+    pub group: Group,
+    pub kind: Kind,
+    /// As shown by help; empty when there is none.
+    pub default: &'static str,
+    pub standing: Standing,
+    pub help: &'static str,
+}
+
+pub(super) fn find(name: &str) -> Option<&'static FlagSpec> {
+    FLAGS.iter().find(|flag| flag.name == name)
+}
+
+const fn works(
+    group: Group,
+    kind: Kind,
+    name: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> FlagSpec {
+    FlagSpec {
+        name,
+        group,
+        kind,
+        default,
+        standing: Standing::Effective,
+        help,
+    }
+}
+
+const fn meaningless(group: Group, kind: Kind, name: &'static str) -> FlagSpec {
+    FlagSpec {
+        name,
+        group,
+        kind,
+        default: "",
+        standing: Standing::Meaningless,
+        help: "",
+    }
+}
+
+const fn absent(group: Group, kind: Kind, name: &'static str, unless: &'static str) -> FlagSpec {
+    FlagSpec {
+        name,
+        group,
+        kind,
+        default: unless,
+        standing: Standing::Absent { unless },
+        help: "",
+    }
+}
+
+const fn protection(kind: Kind, name: &'static str, unless: &'static str) -> FlagSpec {
+    let standing = Standing::AbsentProtection { unless };
+    FlagSpec {
+        name,
+        group: Group::Security,
+        kind,
+        default: unless,
+        standing,
+        help: "",
+    }
+}
+
+use Group::{Auth, Clustering, Features, Keys, Logging, Member, Monitoring, Tracing, Unsafe};
+use Kind::{Bool, Duration, Signed, Text, Unsigned};
+
+pub const FLAGS: &[FlagSpec] = &[
+    works(
+        Member,
+        Text,
+        "name",
+        "default",
+        "Human-readable name for this member.",
+    ),
+    works(
+        Member,
+        Text,
+        "data-dir",
+        "${name}.sealkv",
+        "Path to the data directory.",
+    ),
+    absent(Member, Text, "wal-dir", ""),
+    works(
+        Member,
+        Unsigned,
+        "snapshot-count",
+        "10000",
+        "Number of committed transactions to trigger a snapshot.",
+    ),
+    works(
+        Member,
+        Unsigned,
+        "snapshot-catchup-entries",
+        "5000",
+        "Number of log entries kept behind a snapshot for a slow follower to catch up with.",
+    ),
+    works(
+        Member,
+        Unsigned,
+        "heartbeat-interval",
+        "100",
+        "Time (in milliseconds) of a heartbeat interval.",
+    ),
+    works(
+        Member,
+        Unsigned,
+        "election-timeout",
+        "1000",
+        "Time (in milliseconds) for an election to timeout; at least 5 heartbeats, at most 50000.",
+    ),
+    meaningless(Member, Bool, "initial-election-tick-advance"),
+    works(
+        Member,
+        Text,
+        "listen-peer-urls",
+        "http://localhost:2380",
+        "List of URLs to listen on for peer traffic.",
+    ),
+    works(
+        Member,
+        Text,
+        "listen-client-urls",
+        "http://localhost:2379",
+        "List of URLs to listen on for client traffic, gRPC and HTTP on one port (http, unix).",
+    ),
+    absent(Member, Text, "listen-client-http-urls", ""),
+    meaningless(Member, Unsigned, "max-snapshots"),
+    meaningless(Member, Unsigned, "max-wals"),
+    absent(Member, Bool, "memory-mlock", "false"),
+    works(
+        Member,
+        Signed,
+        "quota-backend-bytes",
+        "0",
+        "Raise the NOSPACE alarm when the stored data exceeds this many bytes (0 is 2 GiB, \
+         negative is no quota).",
+    ),
+    meaningless(Member, Text, "backend-bbolt-freelist-type"),
+    meaningless(Member, Duration, "backend-batch-interval"),
+    meaningless(Member, Signed, "backend-batch-limit"),
+    works(
+        Member,
+        Unsigned,
+        "max-txn-ops",
+        "128",
+        "Maximum number of operations permitted in a transaction.",
+    ),
+    works(
+        Member,
+        Unsigned,
+        "max-request-bytes",
+        "1572864",
+        "Maximum client request size in bytes the server will accept.",
+    ),
+    works(
+        Member,
+        Unsigned,
+        "max-concurrent-streams",
+        "4294967295",
+        "Maximum concurrent streams that each client can open at a time.",
+    ),
+    absent(Member, Duration, "grpc-keepalive-min-time", "0s"),
+    works(
+        Member,
+        Duration,
+        "grpc-keepalive-interval",
+        "2h",
+        "Frequency of server-to-client pings to check if a connection is alive (0 to disable).",
+    ),
+    works(
+        Member,
+        Duration,
+        "grpc-keepalive-timeout",
+        "20s",
+        "How long a ping may stay unanswered before the connection is closed.",
+    ),
+    works(
+        Member,
+        Bool,
+        "socket-reuse-port",
+        "false",
+        "Set SO_REUSEPORT on listeners, so that several processes may share a port.",
+    ),
+    meaningless(Member, Bool, "socket-reuse-address"),
+    absent(Member, Bool, "enable-grpc-gateway", "false"),
+    meaningless(Member, Duration, "raft-read-timeout"),
+    meaningless(Member, Duration, "raft-write-timeout"),
+    absent(Member, Text, "feature-gates", ""),
+    absent(Member, Text, "config-file", ""),
+    works(
+        Keys,
+        Text,
+        "key-provider",
+        "file",
+        "What protects the root of the keys: file, or passphrase.",
+    ),
+    works(
+        Keys,
+        Text,
+        "root-key-file",
+        "${data-dir}.key",
+        "Path to the key file; made at the first start if it is this default, with mode 0600.",
+    ),
+    works(
+        Keys,
+        Text,
+        "key-file",
+        "",
+        "The same as --root-key-file. (etcd's TLS key of this name goes with --cert-file, and TLS \
+         is not implemented by this release.)",
+    ),
+    works(
+        Keys,
+        Text,
+        "passphrase-file",
+        "",
+        "Path to a file whose first line is the passphrase (with --key-provider=passphrase).",
+    ),
+    works(
+        Clustering,
+        Text,
+        "initial-advertise-peer-urls",
+        "http://localhost:2380",
+        "List of this member's peer URLs to advertise to the rest of the cluster.",
+    ),
+    works(
+        Clustering,
+        Text,
+        "initial-cluster",
+        "${name}=${initial-advertise-peer-urls}",
+        "Initial cluster configuration for bootstrapping: name=url,name=url…",
+    ),
+    works(
+        Clustering,
+        Text,
+        "initial-cluster-state",
+        "new",
+        "Initial cluster state ('new' when bootstrapping, 'existing' when joining).",
+    ),
+    works(
+        Clustering,
+        Text,
+        "initial-cluster-token",
+        "etcd-cluster",
+        "Initial cluster token; keeps clusters with the same URLs apart.",
+    ),
+    works(
+        Clustering,
+        Text,
+        "advertise-client-urls",
+        "http://localhost:2379",
+        "List of this member's client URLs to advertise to the public.",
+    ),
+    absent(Clustering, Text, "discovery", ""),
+    absent(Clustering, Text, "discovery-token", ""),
+    absent(Clustering, Text, "discovery-endpoints", ""),
+    absent(Clustering, Duration, "discovery-dial-timeout", "2s"),
+    absent(Clustering, Duration, "discovery-request-timeout", "5s"),
+    absent(Clustering, Duration, "discovery-keepalive-time", "2s"),
+    absent(Clustering, Duration, "discovery-keepalive-timeout", "6s"),
+    absent(Clustering, Bool, "discovery-insecure-transport", "true"),
+    absent(
+        Clustering,
+        Bool,
+        "discovery-insecure-skip-tls-verify",
+        "false",
+    ),
+    absent(Clustering, Text, "discovery-cert", ""),
+    absent(Clustering, Text, "discovery-key", ""),
+    absent(Clustering, Text, "discovery-cacert", ""),
+    absent(Clustering, Text, "discovery-user", ""),
+    absent(Clustering, Text, "discovery-password", ""),
+    absent(Clustering, Text, "discovery-fallback", "exit"),
+    absent(Clustering, Text, "discovery-proxy", ""),
+    absent(Clustering, Text, "discovery-srv", ""),
+    absent(Clustering, Text, "discovery-srv-name", ""),
+    absent(Clustering, Bool, "strict-reconfig-check", "true"),
+    absent(Clustering, Bool, "pre-vote", "true"),
+    absent(Clustering, Text, "auto-compaction-retention", "0"),
+    absent(Clustering, Text, "auto-compaction-mode", "periodic"),
+    meaningless(Clustering, Text, "v2-deprecation"),
+    protection(Text, "cert-file", ""),
+    protection(Bool, "client-cert-auth", "false"),
+    protection(Text, "client-cert-file", ""),
+    protection(Text, "client-key-file", ""),
+    protection(Text, "client-crl-file", ""),
+    protection(Text, "client-cert-allowed-hostname", ""),
+    protection(Text, "trusted-ca-file", ""),
+    protection(Bool, "auto-tls", "false"),
+    protection(Text, "peer-cert-file", ""),
+    protection(Text, "peer-key-file", ""),
+    protection(Bool, "peer-client-cert-auth", "false"),
+    protection(Text, "peer-client-cert-file", ""),
+    protection(Text, "peer-client-key-file", ""),
+    protection(Text, "peer-trusted-ca-file", ""),
+    protection(Text, "peer-cert-allowed-cn", ""),
+    protection(Text, "peer-cert-allowed-hostname", ""),
+    protection(Bool, "peer-auto-tls", "false"),
+    protection(Bool, "peer-skip-client-san-verification", "false"),
+    protection(Unsigned, "self-signed-cert-validity", "1"),
+    protection(Text, "peer-crl-file", ""),
+    protection(Text, "cipher-suites", ""),
+    protection(Text, "tls-min-version", ""),
+    protection(Text, "tls-max-version", ""),
+    protection(Text, "cors", "*"),
+    protection(Text, "host-whitelist", "*"),
+    absent(Auth, Text, "auth-token", "simple"),
+    absent(Auth, Unsigned, "auth-token-ttl", "300"),
+    meaningless(Auth, Unsigned, "bcrypt-cost"),
+    absent(Monitoring, Bool, "enable-pprof", "false"),
+    absent(Monitoring, Text, "metrics", "basic"),
+    absent(Monitoring, Text, "listen-metrics-urls", ""),
+    works(
+        Logging,
+        Text,
+        "log-level",
+        "info",
+        "Log level: debug, info, warn, error, panic or fatal.",
+    ),
+    works(
+        Logging,
+        Text,
+        "log-format",
+        "json",
+        "Log format: json, or console for people.",
+    ),
+    works(
+        Logging,
+        Text,
+        "log-outputs",
+        "default",
+        "Where the log goes: default or stderr.",
+    ),
+    meaningless(Logging, Text, "logger"),
+    absent(Logging, Bool, "enable-log-rotation", "false"),
+    meaningless(Logging, Text, "log-rotation-config-json"),
+    works(
+        Logging,
+        Duration,
+        "warning-apply-duration",
+        "100ms",
+        "Log a warning when applying a request takes longer than this.",
+    ),
+    works(
+        Logging,
+        Duration,
+        "warning-unary-request-duration",
+        "300ms",
+        "Log a warning when a unary request takes longer than this.",
+    ),
+    absent(Tracing, Bool, "enable-distributed-tracing", "false"),
+    absent(
+        Tracing,
+        Text,
+        "distributed-tracing-address",
+        "localhost:4317",
+    ),
+    absent(Tracing, Text, "distributed-tracing-service-name", "etcd"),
+    absent(Tracing, Text, "distributed-tracing-instance-id", ""),
+    absent(Tracing, Signed, "distributed-tracing-sampling-rate", "0"),
+    absent(Features, Duration, "corrupt-check-time", "0s"),
+    absent(Features, Duration, "compact-hash-check-time", "1m"),
+    absent(Features, Signed, "compaction-batch-limit", "1000"),
+    absent(Features, Duration, "compaction-sleep-interval", "10ms"),
+    works(
+        Features,
+        Duration,
+        "watch-progress-notify-interval",
+        "10m",
+        "Interval of the progress notifications that a watch may ask for (at least 100ms).",
+    ),
+    meaningless(Features, Unsigned, "bootstrap-defrag-threshold-megabytes"),
+    absent(Features, Signed, "max-learners", "1"),
+    meaningless(Features, Duration, "downgrade-check-time"),
+    absent(Unsafe, Bool, "force-new-cluster", "false"),
+    absent(Unsafe, Bool, "unsafe-no-fsync", "false"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_flag_stands_twice() {
+        let names: BTreeSet<_> = FLAGS.iter().map(|flag| flag.name).collect();
+        assert_eq!(names.len(), FLAGS.len());
+    }
+
+    #[test]
+    fn a_flag_that_works_says_what_it_does() {
+        for flag in FLAGS {
+            assert_eq!(
+                flag.standing == Standing::Effective,
+                !flag.help.is_empty(),
+                "{}",
+                flag.name
+            );
+        }
+    }
+}

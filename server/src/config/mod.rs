@@ -1,0 +1,179 @@
+//! What a server is told at its start: flags and variables, made one valid [`Config`].
+//!
+//! Promise: a `Config` that exists is consistent; all mistakes are reported together, each naming
+//! its flag; no flag is taken and ignored.
+//! Not known here: the data directory, sockets, how to open a key.
+
+mod cluster;
+mod duration;
+mod flag_syntax;
+mod flag_table;
+mod help;
+mod mistake;
+mod settle;
+mod url;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use cluster::{ClusterError, InitialCluster};
+pub use duration::{parse_duration, show_duration};
+pub use flag_syntax::Given;
+pub use flag_table::{FLAGS, FlagSpec, Group, Kind, Standing};
+pub use help::flags_help;
+pub use mistake::{Mistake, Problem};
+pub use url::{MemberUrl, Place, UrlError};
+
+/// etcd's release whose behaviour this server has.
+pub const ETCD_VERSION: &str = "3.7.1";
+/// The cluster version that goes with it.
+pub const ETCD_CLUSTER_VERSION: &str = "3.7.0";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub name: String,
+    pub data_dir: PathBuf,
+    /// Sorted, as all lists of URLs here.
+    pub listen_client_urls: Vec<MemberUrl>,
+    pub advertise_client_urls: Vec<MemberUrl>,
+    pub listen_peer_urls: Vec<MemberUrl>,
+    pub advertise_peer_urls: Vec<MemberUrl>,
+    /// Parsed, but held against name and peer URLs only by [`Config::check_bootstrap`].
+    pub initial_cluster: InitialCluster,
+    pub initial_cluster_state: ClusterState,
+    pub initial_cluster_token: String,
+    pub heartbeat_interval: Duration,
+    pub election_timeout: Duration,
+    pub snapshot_count: u64,
+    pub snapshot_catchup_entries: u64,
+    /// Of a client request; a gRPC message may be 512 KiB larger.
+    pub request_bytes_max: usize,
+    pub txn_ops_max: usize,
+    /// `None`: no quota.
+    pub quota_bytes: Option<u64>,
+    pub concurrent_streams_max: u32,
+    pub keepalive: Keepalive,
+    pub reuse_port: bool,
+    /// At least 100 ms.
+    pub watch_progress_interval: Duration,
+    pub warning_apply_duration: Duration,
+    pub warning_unary_request_duration: Duration,
+    pub key_source: KeySource,
+    pub log_level: LogLevel,
+    pub log_format: LogFormat,
+    /// Flags that were given and cannot mean anything here: each is logged once.
+    pub meaningless_flags: Vec<&'static str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterState {
+    New,
+    Existing,
+}
+
+/// Pings from the server to its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// `None`: no pings.
+    pub interval: Option<Duration>,
+    pub timeout: Duration,
+}
+
+/// Where the root of the keys is protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// Made beside a new data directory at the first start.
+    GeneratedKeyFile {
+        path: PathBuf,
+    },
+    /// Must exist.
+    KeyFile {
+        path: PathBuf,
+    },
+    Passphrase {
+        path: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Console,
+}
+
+/// What a command line without a subcommand asks for.
+#[derive(Debug)]
+pub enum Asked {
+    Serve(Box<Config>),
+    Help,
+    Version,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The flags cannot be read.
+    Flags(Vec<Mistake>),
+    /// They can, and contradict themselves or this release.
+    Configuration(Vec<Mistake>),
+}
+
+impl ConfigError {
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Flags(_) => 2,
+            Self::Configuration(_) => 1,
+        }
+    }
+
+    pub fn mistakes(&self) -> &[Mistake] {
+        match self {
+            Self::Flags(mistakes) | Self::Configuration(mistakes) => mistakes,
+        }
+    }
+}
+
+impl Config {
+    /// Arguments without the program's name; the environment as pairs.
+    pub fn ask(
+        arguments: &[String],
+        environment: &[(String, String)],
+    ) -> Result<Asked, ConfigError> {
+        let given = Given::read(arguments, environment).map_err(ConfigError::Flags)?;
+        if given.help {
+            return Ok(Asked::Help);
+        }
+        if given.version {
+            return Ok(Asked::Version);
+        }
+        let config = settle::settle(&given).map_err(ConfigError::Configuration)?;
+        Ok(Asked::Serve(Box::new(config)))
+    }
+
+    /// For a data directory that holds nothing yet: the initial cluster must have this member,
+    /// under the peer URLs it advertises. Later the directory knows better and this is not asked.
+    pub fn check_bootstrap(&self) -> Result<(), ConfigError> {
+        self.initial_cluster
+            .check(&self.name, &self.advertise_peer_urls)
+            .map_err(|error| {
+                ConfigError::Configuration(vec![Mistake::new("initial-cluster", error)])
+            })
+    }
+
+    /// How long a request may take: queueing, disk, and one election.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
+    /// The largest gRPC message a client may send.
+    pub fn message_bytes_max(&self) -> usize {
+        self.request_bytes_max.saturating_add(512 * 1024)
+    }
+}

@@ -1,0 +1,598 @@
+//! From what was given to a [`Config`]: defaults, meanings that depend on each other, refusals.
+//!
+//! Promise: it goes on after a mistake, so that one run names them all.
+//! Not known here: how flags are written.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::cluster::InitialCluster;
+use super::flag_syntax::{Given, parse_bool};
+use super::flag_table::{FlagSpec, Kind, Standing};
+use super::mistake::{Mistake, Problem};
+use super::url::{MemberUrl, UrlError};
+use super::{ClusterState, Config, Keepalive, KeySource, LogFormat, LogLevel};
+
+const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
+const ELECTION_MS_MAX: u64 = 50_000;
+const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// tonic's and HTTP/2's lengths are 32 bits; the rest of a message needs room too.
+const REQUEST_BYTES_MAX: u64 = 1 << 30;
+
+pub(super) fn settle(given: &Given) -> Result<Config, Vec<Mistake>> {
+    let mut settling = Settling {
+        given,
+        mistakes: Vec::new(),
+    };
+    let meaningless_flags = settling.standings();
+    let config = settling.config(meaningless_flags);
+    match config {
+        Some(config) if settling.mistakes.is_empty() => Ok(config),
+        _ => Err(settling.mistakes),
+    }
+}
+
+struct Settling<'a> {
+    given: &'a Given,
+    mistakes: Vec<Mistake>,
+}
+
+impl Settling<'_> {
+    fn mistake(&mut self, flag: &str, problem: impl Into<Problem>) {
+        self.mistakes.push(Mistake::new(flag, problem));
+    }
+
+    /// Refuses what this release does not do; returns what cannot mean anything.
+    fn standings(&mut self) -> Vec<&'static str> {
+        let mut meaningless = Vec::new();
+        for (spec, value) in self.given.specs() {
+            match spec.standing {
+                Standing::Effective => {}
+                Standing::Meaningless => meaningless.push(spec.name),
+                Standing::Absent { unless } | Standing::AbsentProtection { unless }
+                    if same_value(spec, value, unless) => {}
+                Standing::Absent { unless: "" } => self.mistake(spec.name, Problem::Absent),
+                Standing::Absent { unless } => {
+                    self.mistake(spec.name, Problem::AbsentUnless { unless });
+                }
+                Standing::AbsentProtection { .. } => {
+                    self.mistake(spec.name, Problem::ProtectionAbsent);
+                }
+            }
+        }
+        meaningless
+    }
+
+    /// `None` only beside a mistake.
+    fn config(&mut self, meaningless_flags: Vec<&'static str>) -> Option<Config> {
+        let name = self.not_empty("name", "default");
+        let data_dir = match self.given.text("data-dir") {
+            Some(path) if !path.is_empty() => PathBuf::from(path),
+            _ => PathBuf::from(format!("{name}.sealkv")),
+        };
+        let listen_client_urls = self.listen_urls("listen-client-urls", "http://localhost:2379");
+        let listen_peer_urls = self.listen_urls("listen-peer-urls", "http://localhost:2380");
+        let advertise_client_urls =
+            self.advertised_urls("advertise-client-urls", "http://localhost:2379");
+        if self.given.text("listen-client-urls").is_some()
+            && self.given.text("advertise-client-urls").is_none()
+        {
+            self.mistake("advertise-client-urls", Problem::AdvertiseUnset);
+        }
+        let advertise_peer_urls =
+            self.advertised_urls("initial-advertise-peer-urls", "http://localhost:2380");
+        let initial_cluster = self.initial_cluster(&name, advertise_peer_urls.as_deref());
+        let initial_cluster_state = self.cluster_state();
+        let (heartbeat_interval, election_timeout) = self.raft_times();
+        let key_source = self.key_source(&data_dir);
+        let log_level = self.log_level();
+        let log_format = self.log_format();
+        self.log_outputs();
+        Some(Config {
+            initial_cluster_token: self.not_empty("initial-cluster-token", "etcd-cluster"),
+            snapshot_count: self.at_least_one("snapshot-count", 10_000),
+            snapshot_catchup_entries: self
+                .given
+                .unsigned("snapshot-catchup-entries")
+                .unwrap_or(5_000),
+            request_bytes_max: self.size("max-request-bytes", 1_572_864, REQUEST_BYTES_MAX),
+            txn_ops_max: self.size("max-txn-ops", 128, u64::from(u32::MAX)),
+            quota_bytes: self.quota(),
+            concurrent_streams_max: self.streams(),
+            keepalive: self.keepalive(),
+            reuse_port: self.given.bool("socket-reuse-port").unwrap_or(false),
+            watch_progress_interval: self.progress_interval(),
+            warning_apply_duration: self.duration("warning-apply-duration", 100),
+            warning_unary_request_duration: self.duration("warning-unary-request-duration", 300),
+            name,
+            data_dir,
+            listen_client_urls: listen_client_urls?,
+            advertise_client_urls: advertise_client_urls?,
+            listen_peer_urls: listen_peer_urls?,
+            advertise_peer_urls: advertise_peer_urls?,
+            initial_cluster: initial_cluster?,
+            initial_cluster_state,
+            heartbeat_interval,
+            election_timeout,
+            key_source: key_source?,
+            log_level,
+            log_format,
+            meaningless_flags,
+        })
+    }
+
+    fn not_empty(&mut self, flag: &'static str, default: &str) -> String {
+        let value = self.given.text(flag).unwrap_or(default).to_owned();
+        if value.is_empty() {
+            self.mistake(flag, Problem::Empty);
+        }
+        value
+    }
+
+    fn at_least_one(&mut self, flag: &'static str, default: u64) -> u64 {
+        let value = self.given.unsigned(flag).unwrap_or(default);
+        if value == 0 {
+            self.mistake(flag, Problem::Zero);
+        }
+        value
+    }
+
+    fn size(&mut self, flag: &'static str, default: u64, most: u64) -> usize {
+        let value = self.at_least_one(flag, default);
+        if value > most {
+            self.mistake(flag, Problem::TooLarge { most });
+        }
+        usize::try_from(value).unwrap_or(usize::MAX)
+    }
+
+    fn streams(&mut self) -> u32 {
+        let most = u64::from(u32::MAX);
+        let value = self.at_least_one("max-concurrent-streams", most);
+        u32::try_from(value).unwrap_or_else(|_| {
+            self.mistake("max-concurrent-streams", Problem::TooLarge { most });
+            u32::MAX
+        })
+    }
+
+    fn duration(&self, flag: &'static str, default_ms: u64) -> Duration {
+        self.given
+            .duration(flag)
+            .unwrap_or(Duration::from_millis(default_ms))
+    }
+
+    fn quota(&self) -> Option<u64> {
+        match self.given.signed("quota-backend-bytes").unwrap_or(0) {
+            0 => Some(QUOTA_BYTES_DEFAULT),
+            bytes => u64::try_from(bytes).ok(),
+        }
+    }
+
+    fn keepalive(&self) -> Keepalive {
+        let interval = self.duration("grpc-keepalive-interval", 2 * 60 * 60 * 1000);
+        let timeout = self.duration("grpc-keepalive-timeout", 20_000);
+        let on = !interval.is_zero() && !timeout.is_zero();
+        Keepalive {
+            interval: on.then_some(interval),
+            timeout,
+        }
+    }
+
+    fn progress_interval(&mut self) -> Duration {
+        let interval = self.duration("watch-progress-notify-interval", 600_000);
+        if interval < PROGRESS_INTERVAL_MIN {
+            let least = PROGRESS_INTERVAL_MIN;
+            self.mistake(
+                "watch-progress-notify-interval",
+                Problem::TooShort { least },
+            );
+        }
+        interval
+    }
+
+    fn raft_times(&mut self) -> (Duration, Duration) {
+        let heartbeat_ms = self.at_least_one("heartbeat-interval", 100);
+        let election_ms = self.at_least_one("election-timeout", 1000);
+        if heartbeat_ms != 0 && election_ms != 0 && heartbeat_ms.saturating_mul(5) > election_ms {
+            let problem = Problem::ElectionTooShort {
+                election_ms,
+                heartbeat_ms,
+            };
+            self.mistake("election-timeout", problem);
+        }
+        if election_ms > ELECTION_MS_MAX {
+            self.mistake("election-timeout", Problem::ElectionTooLong { election_ms });
+        }
+        (
+            Duration::from_millis(heartbeat_ms),
+            Duration::from_millis(election_ms),
+        )
+    }
+
+    fn urls(
+        &mut self,
+        flag: &'static str,
+        default: &str,
+        check: impl Fn(&MemberUrl) -> Result<(), UrlError>,
+    ) -> Option<Vec<MemberUrl>> {
+        let parsed = MemberUrl::parse_list(self.given.text(flag).unwrap_or(default));
+        match parsed.and_then(|urls| urls.iter().try_for_each(&check).map(|()| urls)) {
+            Ok(urls) => Some(urls),
+            Err(error) => {
+                self.mistake(flag, error);
+                None
+            }
+        }
+    }
+
+    fn listen_urls(&mut self, flag: &'static str, default: &str) -> Option<Vec<MemberUrl>> {
+        self.urls(flag, default, MemberUrl::check_bindable)
+    }
+
+    fn advertised_urls(&mut self, flag: &'static str, default: &str) -> Option<Vec<MemberUrl>> {
+        self.urls(flag, default, MemberUrl::check_dialable)
+    }
+
+    fn initial_cluster(
+        &mut self,
+        name: &str,
+        advertised: Option<&[MemberUrl]>,
+    ) -> Option<InitialCluster> {
+        match self
+            .given
+            .text("initial-cluster")
+            .map(InitialCluster::parse)
+        {
+            Some(Ok(cluster)) => Some(cluster),
+            Some(Err(error)) => {
+                self.mistake("initial-cluster", error);
+                None
+            }
+            None => Some(InitialCluster::of(name, advertised?)),
+        }
+    }
+
+    fn cluster_state(&mut self) -> ClusterState {
+        match self.given.text("initial-cluster-state").unwrap_or("new") {
+            "new" => ClusterState::New,
+            "existing" => ClusterState::Existing,
+            _ => {
+                let allowed = "new or existing";
+                self.mistake("initial-cluster-state", Problem::Choice { allowed });
+                ClusterState::New
+            }
+        }
+    }
+
+    fn key_source(&mut self, data_dir: &std::path::Path) -> Option<KeySource> {
+        let root_key_file = self.given.text("root-key-file");
+        let key_file = self.given.text("key-file");
+        if root_key_file.is_some() && key_file.is_some() {
+            self.mistake(
+                "key-file",
+                Problem::SameAs {
+                    other: "root-key-file",
+                },
+            );
+            return None;
+        }
+        let (flag, path) = match root_key_file {
+            Some(path) => ("root-key-file", Some(path)),
+            None => ("key-file", key_file),
+        };
+        let passphrase = self.given.text("passphrase-file");
+        for (flag, path) in [(flag, path), ("passphrase-file", passphrase)] {
+            if path == Some("") {
+                self.mistake(flag, Problem::Empty);
+                return None;
+            }
+        }
+        match (
+            self.given.text("key-provider").unwrap_or("file"),
+            path,
+            passphrase,
+        ) {
+            ("file", None, None) => Some(KeySource::GeneratedKeyFile {
+                path: beside(data_dir),
+            }),
+            ("file", Some(path), None) => Some(KeySource::KeyFile { path: path.into() }),
+            ("file", _, Some(_)) => {
+                self.mistake(
+                    "passphrase-file",
+                    Problem::OtherProvider { provider: "file" },
+                );
+                None
+            }
+            ("passphrase", None, Some(path)) => Some(KeySource::Passphrase { path: path.into() }),
+            ("passphrase", None, None) => {
+                self.mistake("passphrase-file", Problem::PassphraseUnset);
+                None
+            }
+            ("passphrase", Some(_), _) => {
+                self.mistake(
+                    flag,
+                    Problem::OtherProvider {
+                        provider: "passphrase",
+                    },
+                );
+                None
+            }
+            _ => {
+                self.mistake(
+                    "key-provider",
+                    Problem::Choice {
+                        allowed: "file or passphrase",
+                    },
+                );
+                None
+            }
+        }
+    }
+
+    fn log_level(&mut self) -> LogLevel {
+        match self.given.text("log-level").unwrap_or("info") {
+            "debug" => LogLevel::Debug,
+            "info" => LogLevel::Info,
+            "warn" => LogLevel::Warn,
+            // Nothing is logged above error here.
+            "error" | "dpanic" | "panic" | "fatal" => LogLevel::Error,
+            _ => {
+                let allowed = "debug, info, warn, error, panic or fatal";
+                self.mistake("log-level", Problem::Choice { allowed });
+                LogLevel::Info
+            }
+        }
+    }
+
+    fn log_format(&mut self) -> LogFormat {
+        match self.given.text("log-format").unwrap_or("json") {
+            "json" => LogFormat::Json,
+            "console" => LogFormat::Console,
+            _ => {
+                self.mistake(
+                    "log-format",
+                    Problem::Choice {
+                        allowed: "json or console",
+                    },
+                );
+                LogFormat::Json
+            }
+        }
+    }
+
+    fn log_outputs(&mut self) {
+        let outputs = self.given.text("log-outputs").unwrap_or("default");
+        if outputs
+            .split(',')
+            .any(|output| !matches!(output, "default" | "stderr"))
+        {
+            let allowed = "default or stderr: others are not implemented by this release";
+            self.mistake("log-outputs", Problem::Choice { allowed });
+        }
+    }
+}
+
+/// `DATA_DIR.key`, beside the directory and never in it.
+fn beside(data_dir: &std::path::Path) -> PathBuf {
+    // Components drop a slash at the end, behind which the name would go into the directory.
+    let mut path = data_dir.components().collect::<PathBuf>().into_os_string();
+    path.push(".key");
+    path.into()
+}
+
+/// Equal as values of the flag's kind, so that `--pre-vote=1` is `true`.
+fn same_value(spec: &FlagSpec, given: &str, unless: &str) -> bool {
+    match spec.kind {
+        Kind::Bool => parse_bool(given) == parse_bool(unless),
+        Kind::Duration => super::parse_duration(given) == super::parse_duration(unless),
+        Kind::Text | Kind::Unsigned | Kind::Signed => given == unless,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Asked, ConfigError};
+    use super::*;
+
+    fn ask(arguments: &[&str]) -> Result<Config, ConfigError> {
+        let arguments: Vec<_> = arguments.iter().map(|&a| a.to_owned()).collect();
+        match Config::ask(&arguments, &[])? {
+            Asked::Serve(config) => Ok(*config),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn mistakes(arguments: &[&str]) -> Vec<String> {
+        let error = ask(arguments).unwrap_err();
+        assert_eq!(error.exit_code(), 1, "{error:?}");
+        error.mistakes().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn no_flags_at_all_is_a_cluster_of_one() {
+        let config = ask(&[]).unwrap();
+        assert_eq!(config.data_dir, PathBuf::from("default.sealkv"));
+        assert_eq!(
+            config.key_source,
+            KeySource::GeneratedKeyFile {
+                path: "default.sealkv.key".into()
+            }
+        );
+        assert_eq!(config.quota_bytes, Some(2_147_483_648));
+        assert_eq!(config.message_bytes_max(), 2_097_152);
+        assert_eq!(config.request_timeout(), Duration::from_secs(7));
+        assert_eq!(config.keepalive.interval, Some(Duration::from_secs(7200)));
+        assert_eq!(config.concurrent_streams_max, u32::MAX);
+        config.check_bootstrap().unwrap();
+    }
+
+    #[test]
+    fn a_name_alone_names_directory_and_cluster() {
+        let config = ask(&["--name=m1"]).unwrap();
+        assert_eq!(config.data_dir, PathBuf::from("m1.sealkv"));
+        assert_eq!(config.initial_cluster.members().next().unwrap().0, "m1");
+        config.check_bootstrap().unwrap();
+    }
+
+    #[test]
+    fn the_cluster_is_held_against_the_member_only_at_bootstrap() {
+        let config = ask(&["--name=m9", "--initial-cluster=m1=http://localhost:2380"]).unwrap();
+        let error = config.check_bootstrap().unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+        assert_eq!(
+            error.mistakes()[0].to_string(),
+            "--initial-cluster: couldn't find local name \"m9\" in the initial cluster configuration"
+        );
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_each_with_its_flag() {
+        let found = mistakes(&[
+            "--name=",
+            "--listen-client-urls=http://example.org:1",
+            "--listen-peer-urls=nowhere",
+            "--initial-cluster=a=nowhere",
+            "--initial-cluster-state=old",
+            "--heartbeat-interval=300",
+            "--max-request-bytes=0",
+            "--log-level=loud",
+            "--key-provider=hope",
+            "--cert-file=/x",
+            "--wal-dir=/x",
+        ]);
+        for flag in [
+            "--name",
+            "--listen-client-urls",
+            "--listen-peer-urls",
+            "--advertise-client-urls",
+            "--initial-cluster",
+            "--initial-cluster-state",
+            "--election-timeout",
+            "--max-request-bytes",
+            "--log-level",
+            "--key-provider",
+            "--cert-file",
+            "--wal-dir",
+        ] {
+            assert!(
+                found.iter().any(|m| m.starts_with(flag)),
+                "{flag} in {found:?}"
+            );
+        }
+        assert_eq!(found.len(), 12, "{found:?}");
+    }
+
+    #[test]
+    fn protection_that_is_missing_is_refused_and_its_absence_is_not() {
+        assert!(mistakes(&["--client-cert-auth"])[0].contains("less protection"));
+        assert!(mistakes(&["--listen-peer-urls=https://localhost:1"])[0].contains("TLS"));
+        ask(&["--client-cert-auth=false", "--cert-file=", "--auto-tls=f"]).unwrap();
+    }
+
+    #[test]
+    fn an_absent_flag_may_say_what_holds_anyway() {
+        ask(&[
+            "--pre-vote=1",
+            "--strict-reconfig-check",
+            "--corrupt-check-time=0",
+        ])
+        .unwrap();
+        assert_eq!(
+            mistakes(&["--pre-vote=false"]),
+            ["--pre-vote: not implemented by this release; only true is accepted"]
+        );
+        assert_eq!(
+            mistakes(&["--wal-dir=/x"]),
+            ["--wal-dir: not implemented by this release"]
+        );
+    }
+
+    #[test]
+    fn what_cannot_mean_anything_is_kept_for_a_warning() {
+        let config = ask(&["--max-wals=3", "--backend-bbolt-freelist-type=map"]).unwrap();
+        assert_eq!(
+            config.meaningless_flags,
+            ["max-wals", "backend-bbolt-freelist-type"]
+        );
+    }
+
+    #[test]
+    fn raft_times_have_etcds_texts() {
+        assert_eq!(
+            mistakes(&["--election-timeout=400"]),
+            [
+                "--election-timeout[400ms] should be at least as 5 times as \
+              --heartbeat-interval[100ms]"
+            ]
+        );
+        assert_eq!(
+            mistakes(&["--election-timeout=50001"]),
+            ["--election-timeout[50001ms] is too long, and should be set less than 50000ms"]
+        );
+        assert_eq!(
+            mistakes(&["--heartbeat-interval=0"]),
+            ["--heartbeat-interval: must be >0"]
+        );
+    }
+
+    #[test]
+    fn key_providers_take_only_their_own_file() {
+        let source = |arguments: &[&str]| ask(arguments).unwrap().key_source;
+        assert_eq!(
+            source(&["--key-file=/k"]),
+            KeySource::KeyFile { path: "/k".into() }
+        );
+        assert_eq!(
+            source(&["--root-key-file=/k"]),
+            KeySource::KeyFile { path: "/k".into() }
+        );
+        assert_eq!(
+            source(&["--key-provider=passphrase", "--passphrase-file=/p"]),
+            KeySource::Passphrase { path: "/p".into() }
+        );
+        assert_eq!(
+            source(&["--data-dir=/d/m1/"]),
+            KeySource::GeneratedKeyFile {
+                path: "/d/m1.key".into()
+            }
+        );
+        for wrong in [
+            &["--key-provider=passphrase"][..],
+            &[
+                "--key-provider=passphrase",
+                "--passphrase-file=/p",
+                "--key-file=/k",
+            ],
+            &["--passphrase-file=/p"],
+            &["--passphrase-file="],
+            &["--key-file="],
+            &["--key-file=/a", "--root-key-file=/b"],
+            &["--key-provider=kms"],
+        ] {
+            assert_eq!(mistakes(wrong).len(), 1, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn limits_can_be_lifted_and_refuse_nonsense() {
+        assert_eq!(
+            ask(&["--quota-backend-bytes=-1"]).unwrap().quota_bytes,
+            None
+        );
+        assert_eq!(
+            ask(&["--grpc-keepalive-interval=0s"])
+                .unwrap()
+                .keepalive
+                .interval,
+            None
+        );
+        for wrong in [
+            "--max-concurrent-streams=4294967296",
+            "--max-request-bytes=99999999999",
+            "--watch-progress-notify-interval=1ms",
+            "--snapshot-count=0",
+            "--log-outputs=/var/log/x",
+        ] {
+            assert_eq!(mistakes(&[wrong]).len(), 1, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The handle through which the rest of the server uses raft.
+//!
+//! Not known outside this module: openraft.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use openraft::Raft;
+use openraft::async_runtime::watch::WatchReceiver;
+use parking_lot::Mutex;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
+
+use super::peers::Peers;
+use super::propose::NotProposed;
+use super::read_index::ReadIndex;
+use super::state_machine::{StateHandle, StateMachine};
+use super::types::{MemberNode, TypeConfig};
+use super::waiters::Waiters;
+use crate::command::{self, Body, Command, Envelope};
+use crate::lease::lessor::Lessor;
+use crate::mvcc::read_view::ReadView;
+use crate::mvcc::txn::resolve_compares;
+use crate::seal::Sealer;
+use crate::replica::ProposeError;
+
+pub(super) type RaftHandle = Raft<TypeConfig, StateMachine>;
+
+/// Who leads, as this member knows it. Leader 0: nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leadership {
+    pub leader: u64,
+    pub term: u64,
+}
+
+#[derive(Clone)]
+pub struct Consensus {
+    inner: Arc<Inner>,
+}
+
+pub(super) struct Parts {
+    pub(super) raft: RaftHandle,
+    pub(super) peers: Peers,
+    pub(super) waiters: Arc<Waiters>,
+    pub(super) view: Arc<ArcSwap<ReadView>>,
+    pub(super) applied: watch::Receiver<u64>,
+    pub(super) lessor: Arc<Mutex<Lessor>>,
+    pub(super) state: StateHandle,
+    pub(super) sealer: Sealer,
+    pub(super) request_timeout: Duration,
+}
+
+struct Inner {
+    parts: Parts,
+    leadership: watch::Receiver<Leadership>,
+    read_index: ReadIndex,
+    /// Proposals of this leader hold it shared from before they are evaluated until they are
+    /// applied; one with VALUE compares that failed its guard once holds it alone.
+    latch: RwLock<()>,
+}
+
+/// An encoded command, ready for the log, and what it holds back meanwhile.
+pub(super) struct Prepared<'a> {
+    pub(super) encoded: Bytes,
+    pub(super) held: Held<'a>,
+}
+
+#[expect(dead_code, reason = "held for their drop")]
+pub(super) enum Held<'a> {
+    Shared(RwLockReadGuard<'a, ()>),
+    Alone(RwLockWriteGuard<'a, ()>),
+}
+
+impl Consensus {
+    pub(super) fn new(parts: Parts) -> Self {
+        let leadership = follow_leadership(&parts.raft);
+        let read_index = ReadIndex::default();
+        let inner = Arc::new(Inner { parts, leadership, read_index, latch: RwLock::new(()) });
+        let consensus = Self { inner };
+        tokio::spawn(consensus.clone().confirm_reads());
+        consensus
+    }
+
+    pub(super) fn raft(&self) -> &RaftHandle {
+        &self.inner.parts.raft
+    }
+
+    pub fn peers(&self) -> &Peers {
+        &self.inner.parts.peers
+    }
+
+    pub(super) fn waiters(&self) -> &Arc<Waiters> {
+        &self.inner.parts.waiters
+    }
+
+    pub(super) fn read_index(&self) -> &ReadIndex {
+        &self.inner.read_index
+    }
+
+    pub fn lessor(&self) -> &Arc<Mutex<Lessor>> {
+        &self.inner.parts.lessor
+    }
+
+    pub fn sealer(&self) -> &Sealer {
+        &self.inner.parts.sealer
+    }
+
+    pub fn member_id(&self) -> u64 {
+        self.peers().identity().member_id
+    }
+
+    /// 5 s and two election timeouts, as etcd.
+    pub fn request_timeout(&self) -> Duration {
+        self.inner.parts.request_timeout
+    }
+
+    /// The newest published view.
+    pub fn view(&self) -> Arc<ReadView> {
+        self.inner.parts.view.load_full()
+    }
+
+    pub fn leadership(&self) -> Leadership {
+        *self.inner.leadership.borrow()
+    }
+
+    pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.leadership().leader == self.member_id()
+    }
+
+    /// True once this member leads and has applied an entry of its own term: from then on its
+    /// applied state is not older than anything committed before.
+    pub fn leads_with_applied_term(&self) -> bool {
+        let leadership = self.leadership();
+        leadership.leader == self.member_id() && self.view().applied_term == leadership.term
+    }
+
+    pub fn committed_index(&self) -> u64 {
+        let metrics = self.raft().data_metrics();
+        let committed = metrics.borrow_watched().cluster_committed;
+        committed.map_or(0, |id| id.index)
+    }
+
+    /// Waits until this member has applied the entry at this index.
+    pub async fn applied_at_least(&self, index: u64) -> Result<(), ProposeError> {
+        let mut applied = self.inner.parts.applied.clone();
+        applied.wait_for(|at| *at >= index).await.map(drop).map_err(|_| ProposeError::Stopped)
+    }
+
+    pub(crate) fn peer_urls(&self, member: u64) -> Option<Vec<String>> {
+        let metrics = self.raft().server_metrics();
+        let metrics = metrics.borrow_watched();
+        let node = metrics.membership_config.membership().get_node(&member)?;
+        Some(node.peer_urls.clone())
+    }
+
+    /// Every member of the newest known configuration, learners included.
+    pub fn member_nodes(&self) -> BTreeMap<u64, (MemberNode, bool)> {
+        let metrics = self.raft().server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        membership
+            .nodes()
+            .map(|(id, node)| (*id, (node.clone(), !voters.contains(id))))
+            .collect()
+    }
+
+    pub(super) fn is_learner(&self) -> bool {
+        let metrics = self.raft().server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        membership.learner_ids().any(|id| id == self.member_id())
+    }
+
+    /// What the data directory takes on disk.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.inner.parts.state.disk_bytes()
+    }
+
+    /// Compacted history up to this revision has been freed here.
+    pub(super) fn freed_through(&self) -> i64 {
+        self.inner.parts.state.freed_through()
+    }
+
+    /// Whether this member takes part in elections.
+    pub fn campaign(&self, able: bool) {
+        self.raft().runtime_config().elect(able);
+    }
+
+    pub(super) async fn promote_lessor(&self, extend: Duration) -> std::io::Result<()> {
+        self.inner.parts.state.promote(extend).await
+    }
+
+    /// Makes a command ready for this leader's log: VALUE compares become outcomes with guards,
+    /// the leader's clock is set.
+    pub(super) async fn prepare(
+        &self,
+        term: u64,
+        encoded: Bytes,
+    ) -> Result<Prepared<'_>, NotProposed> {
+        let refused = |error| NotProposed::Refused(error);
+        let envelope =
+            Envelope::read(&encoded).map_err(|_| refused(ProposeError::Corrupt))?;
+        let held = if envelope.is_latched() {
+            Held::Alone(self.inner.latch.write().await)
+        } else {
+            Held::Shared(self.inner.latch.read().await)
+        };
+        let mut encoded = if envelope.has_sealed_operands() {
+            self.evaluate(term, &encoded)?
+        } else {
+            bytes::BytesMut::from(&encoded[..])
+        };
+        command::set_clock(&mut encoded, crate::clock::wall_ms())
+            .map_err(|_| refused(ProposeError::Corrupt))?;
+        Ok(Prepared { encoded: encoded.freeze(), held })
+    }
+
+    fn evaluate(&self, term: u64, encoded: &Bytes) -> Result<bytes::BytesMut, NotProposed> {
+        let view = self.view();
+        if view.applied_term != term {
+            // What was committed before this term may not be applied yet: the outcome would
+            // stand on an old state.
+            return Err(NotProposed::NotLeader);
+        }
+        let refused = |error| NotProposed::Refused(error);
+        let mut command =
+            Command::decode(encoded).map_err(|_| refused(ProposeError::Corrupt))?;
+        let sealer = self.sealer();
+        if let Body::Txn(txn) = &mut command.body {
+            let open = |key: &[u8], sealed: &[u8]| sealer.open(key, sealed).map(Vec::from);
+            resolve_compares(&view, &open, txn).map_err(|_| refused(ProposeError::CannotOpen))?;
+        }
+        Ok(bytes::BytesMut::from(&command.encode()[..]))
+    }
+
+    /// Hands leadership over, if this member has it and somebody else could take it.
+    pub async fn resign(&self) {
+        let metrics = self.raft().metrics();
+        let successor = {
+            let metrics = metrics.borrow_watched();
+            let matched = metrics.replication.as_ref();
+            self.member_nodes()
+                .into_iter()
+                .filter(|(id, (_, learner))| *id != self.member_id() && !learner)
+                .max_by_key(|(id, _)| matched.and_then(|m| m.get(id).cloned().flatten()))
+                .map(|(id, _)| id)
+        };
+        let Some(successor) = successor.filter(|_| self.is_leader()) else { return };
+        if self.raft().trigger().transfer_leader(successor).await.is_ok() {
+            let mut leadership = self.watch_leadership();
+            let gone = leadership.wait_for(|now| now.leader != self.member_id());
+            let _ = tokio::time::timeout(Duration::from_millis(700), gone).await;
+        }
+    }
+
+    /// Stops raft: nothing is proposed or applied after this.
+    pub async fn stop(&self) {
+        self.waiters().stop(&ProposeError::Stopped);
+        let _ = self.raft().shutdown().await;
+    }
+
+    /// Ends when raft has stopped by itself: a failed log or a poisoned state.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.raft().metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_and_update().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "raft has stopped".into();
+            }
+        }
+    }
+}
+
+/// openraft publishes much more often than the leader changes.
+fn follow_leadership(raft: &RaftHandle) -> watch::Receiver<Leadership> {
+    let mut metrics = raft.server_metrics();
+    let (sender, receiver) = watch::channel(Leadership::default());
+    tokio::spawn(async move {
+        loop {
+            let now = {
+                let metrics = metrics.borrow_and_update();
+                let term = metrics.vote.leader_id().term;
+                // A leader counts once a quorum has granted its vote.
+                let leader = metrics.current_leader.filter(|_| metrics.vote.is_committed());
+                Leadership { leader: leader.unwrap_or(0), term }
+            };
+            sender.send_if_modified(|known| {
+                let news = *known != now;
+                *known = now;
+                news
+            });
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

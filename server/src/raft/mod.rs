@@ -1,0 +1,30 @@
+//! The only place that knows openraft: proposing, reading, the state machine's thread, the peer
+//! protocol, membership.
+//!
+//! Promise: `replica::Replica`. A write is proposed at most once and answered by this member's own
+//! apply; a linearizable read waits for an index that the leader confirmed after it arrived.
+//! Not known here: what a command does, what is stored how.
+
+mod consensus;
+mod identity;
+mod lease;
+pub mod log_store;
+mod network;
+mod node;
+mod peer_service;
+mod peers;
+mod propose;
+mod read_index;
+mod replica;
+mod snapshot;
+mod snapshot_schedule;
+mod state_machine;
+pub mod types;
+mod waiters;
+mod wire;
+
+pub use consensus::{Consensus, Leadership};
+pub use identity::{Identity, cluster_id, member_id};
+pub use node::{Node, NodeOptions};
+pub use peer_service::PeerService;
+pub use peers::{Lane, Peers};

@@ -1,0 +1,229 @@
+//! openraft's calls to other members, over the peer protocol.
+//!
+//! Log entries and snapshots go over a lane of their own: a heartbeat or a vote never waits
+//! behind them.
+
+use std::future::Future;
+
+use futures::{Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, v2::RaftNetworkV2};
+use openraft::raft::{
+    SnapshotResponse, StreamAppendResult, TransferLeaderError, TransferLeaderRequest,
+    TransferLeaderResponse,
+};
+use proto::sealkv::peer as pb;
+use tonic::Status;
+
+use super::peers::{Client, Lane, Peers};
+use super::snapshot::{self, SnapshotContent};
+use super::types::{MemberNode, TypeConfig, Vote};
+use super::wire::{self, AppendEntries, VoteRequest, VoteResponse};
+
+type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotContent>;
+
+/// Makes the clients that openraft asks for.
+pub struct Network {
+    peers: Peers,
+}
+
+impl Network {
+    pub fn new(peers: Peers) -> Self {
+        Self { peers }
+    }
+
+    fn connection(&self, target: u64, node: &MemberNode, lane: Lane) -> Connection {
+        Connection { peers: self.peers.clone(), target, node: node.clone(), lane }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: u64, node: &MemberNode) -> Connection {
+        self.connection(target, node, Lane::Bulk)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &MemberNode) -> Connection {
+        self.connection(target, node, Lane::Control)
+    }
+}
+
+/// Calls to one member.
+pub struct Connection {
+    peers: Peers,
+    target: u64,
+    node: MemberNode,
+    lane: Lane,
+}
+
+type Rpc<T> = Result<T, RPCError<TypeConfig>>;
+
+impl Connection {
+    fn client(&self, lane: Lane) -> Rpc<Client> {
+        self.peers.client(&self.node.peer_urls, lane).map_err(|s| self.failed(&s))
+    }
+
+    fn failed(&self, status: &Status) -> RPCError<TypeConfig> {
+        self.peers.note(status);
+        match status.code() {
+            // Nobody there: openraft backs off before it asks again.
+            tonic::Code::Unavailable | tonic::Code::FailedPrecondition => {
+                RPCError::Unreachable(Unreachable::new(status))
+            }
+            _ => RPCError::Network(NetworkError::new(status)),
+        }
+    }
+
+    async fn within<T>(
+        &self,
+        action: RPCTypes,
+        option: &RPCOption,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Rpc<T> {
+        match tokio::time::timeout(option.hard_ttl(), call).await {
+            Ok(answer) => answer.map_err(|status| self.failed(&status)),
+            Err(_) => Err(RPCError::Timeout(Timeout {
+                action,
+                id: self.peers.identity().member_id,
+                target: self.target,
+                timeout: option.hard_ttl(),
+            })),
+        }
+    }
+
+    async fn ask_for_vote(&self, rpc: VoteRequest, option: RPCOption, pre: bool) -> Rpc<VoteResponse> {
+        let mut client = self.client(Lane::Control)?;
+        let request = self.peers.request(self.target, wire::vote_request(&rpc));
+        let answer = self
+            .within(RPCTypes::Vote, &option, async {
+                if pre { client.pre_vote(request).await } else { client.vote(request).await }
+            })
+            .await?;
+        wire::parse_vote_response(answer.into_inner())
+            .map_err(|e| RPCError::Network(NetworkError::new(&e)))
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Connection {
+    type SnapshotData = SnapshotContent;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntries,
+        option: RPCOption,
+    ) -> Rpc<openraft::raft::AppendEntriesResponse<TypeConfig>> {
+        use openraft::raft::{AppendEntriesResponse as Response, StreamAppendError};
+        let ttl = option.hard_ttl();
+        let (id, target) = (self.peers.identity().member_id, self.target);
+        let one = async {
+            let input = futures::stream::iter([rpc]);
+            let mut output = RaftNetworkV2::stream_append(self, input, option).await?;
+            output.next().await.unwrap_or_else(|| {
+                let gone = Status::unavailable("the peer closed the stream");
+                Err(RPCError::Unreachable(Unreachable::new(&gone)))
+            })
+        };
+        let timed_out = || Timeout { action: RPCTypes::AppendEntries, id, target, timeout: ttl };
+        let result = tokio::time::timeout(ttl, one)
+            .await
+            .map_err(|_| RPCError::Timeout(timed_out()))??;
+        Ok(match result {
+            Ok(matched) => Response::PartialSuccess(matched),
+            Err(StreamAppendError::Conflict(_)) => Response::Conflict,
+            Err(StreamAppendError::HigherVote(vote)) => Response::HigherVote(vote),
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>>
+    where
+        S: Stream<Item = AppendEntries> + Send + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let mut client = self.client(self.lane)?;
+            let outbound = input.map(|request| wire::append(&request));
+            let request = self.peers.request(self.target, outbound);
+            let answer = client.append(request).await.map_err(|s| self.failed(&s))?;
+            let this = &*self;
+            let inbound = answer.into_inner().map(move |item| match item {
+                Ok(response) => wire::parse_append_result(response)
+                    .map_err(|e| RPCError::Network(NetworkError::new(&e))),
+                Err(status) => Err(this.failed(&status)),
+            });
+            Ok(Box::pin(inbound) as BoxStream<'s, _>)
+        })
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Rpc<VoteResponse> {
+        self.ask_for_vote(rpc, option, false).await
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest, option: RPCOption) -> Rpc<VoteResponse> {
+        self.ask_for_vote(rpc, option, true).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let unreachable = |s: &Status| StreamingError::Unreachable(Unreachable::new(s));
+        let mut client =
+            self.peers.client(&self.node.peer_urls, Lane::Bulk).map_err(|s| unreachable(&s))?;
+        let head = wire::snapshot_head(&vote, &snapshot.meta);
+        tracing::info!(peer = format_args!("{:x}", self.target), "sending a snapshot");
+        let parts = snapshot::parts(head, snapshot.snapshot);
+        let request = self.peers.request(self.target, parts);
+        let sent = tokio::select! {
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+            sent = client.install_snapshot(request) => sent,
+        };
+        let installed = sent.map_err(|status| {
+            self.peers.note(&status);
+            unreachable(&status)
+        })?;
+        let vote = wire::vote(installed.into_inner().vote)
+            .map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
+        use pb::transfer_leader_response::Refusal;
+        let mut client = self.client(Lane::Control)?;
+        let message = pb::TransferLeaderRequest {
+            from_leader: Some(wire::ballot(req.from_leader())),
+            to_node_id: *req.to_node_id(),
+            last_log_id: req.last_log_id().map(wire::log_id),
+        };
+        let request = self.peers.request(self.target, message);
+        let answer = self
+            .within(RPCTypes::TransferLeader, &option, client.transfer_leader(request))
+            .await?;
+        let expected_vote = req.from_leader().clone();
+        Ok(match answer.into_inner().refusal {
+            None => Ok(()),
+            Some(Refusal::VoteChangedTo(ballot)) => Err(TransferLeaderError::VoteChanged {
+                expected: expected_vote,
+                actual: wire::vote(Some(ballot))
+                    .map_err(|e| RPCError::Network(NetworkError::new(&e)))?,
+            }),
+            Some(Refusal::LogFlushedTo(matched)) => Err(TransferLeaderError::LogNotFlushed {
+                expected: req.last_log_id().cloned(),
+                actual: matched.log_id.map(wire::parse_log_id),
+            }),
+        })
+    }
+}

@@ -1,0 +1,165 @@
+//! A member's raft, put together and started.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use openraft::{Config, Raft, SnapshotPolicy};
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::consensus::{Consensus, Parts};
+use super::identity::Identity;
+use super::log_store::LogStore;
+use super::network::Network;
+use super::peers::Peers;
+use super::state_machine::{Audience, StateMachine};
+use super::types::MemberNode;
+use super::waiters::Waiters;
+use crate::apply::Machine;
+use crate::key_service::KeyringFollower;
+use crate::lease::lessor::Lessor;
+use crate::seal::Sealer;
+use crate::storage::log::RaftLog;
+use crate::storage::{DataDir, Store};
+use crate::watch::Hub;
+
+/// What raft is told by the configuration.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    pub heartbeat_interval: Duration,
+    pub election_timeout: Duration,
+    /// Entries between snapshots.
+    pub snapshot_count: u64,
+    /// Entries kept behind a snapshot for followers that are a little late.
+    pub snapshot_catchup_entries: u64,
+    pub request_timeout: Duration,
+}
+
+#[derive(Debug, Error)]
+pub enum NodeError {
+    #[error("the options of raft contradict each other: {0}")]
+    Options(String),
+    #[error("cannot start: {0}")]
+    Start(String),
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    #[error("the operating system gave no random number")]
+    Random,
+}
+
+/// Everything a member's raft is made of.
+pub struct Node {
+    pub identity: Identity,
+    pub options: NodeOptions,
+    pub directory: Arc<Mutex<DataDir>>,
+    pub store: Store,
+    pub machine: Machine,
+    pub log: RaftLog,
+    pub sealer: Sealer,
+    pub keyring: KeyringFollower,
+    pub hub: Hub,
+    /// Shared with whoever needs a view before raft runs.
+    pub peers: Peers,
+    pub view: Arc<ArcSwap<crate::mvcc::read_view::ReadView>>,
+    /// The members to bootstrap a cluster with; none if the log says who they are.
+    pub bootstrap: Option<BTreeMap<u64, (String, Vec<String>)>>,
+}
+
+impl Node {
+    /// Starts raft on the current runtime.
+    pub async fn start(self) -> Result<Consensus, NodeError> {
+        let config = self.options.raft()?;
+        let member_id = self.identity.member_id;
+        let first = getrandom::u64().map_err(|_| NodeError::Random)?;
+        let waiters = Waiters::new(first);
+        let lessor = Arc::new(Mutex::new(Lessor::new()));
+        let view = self.view;
+        self.keyring.follow(&view.load().key_table);
+        let (applied_sender, applied) = watch::channel(view.load().applied_index);
+        let audience = Audience {
+            member_id,
+            view: view.clone(),
+            keyring: self.keyring,
+            hub: self.hub,
+            waiters: waiters.clone(),
+            lessor: lessor.clone(),
+            applied: applied_sender,
+        };
+        let state_machine =
+            StateMachine::start(self.machine, self.store, self.directory, audience)?;
+        let state = state_machine.handle();
+        let network = Network::new(self.peers.clone());
+        let log = LogStore::new(self.log);
+        let raft = Raft::new(member_id, config, network, log, state_machine)
+            .await
+            .map_err(|error| NodeError::Start(error.to_string()))?;
+        if let Some(members) = self.bootstrap {
+            bootstrap(&raft, &members).await?;
+        }
+        Ok(Consensus::new(Parts {
+            raft,
+            peers: self.peers,
+            waiters,
+            view,
+            applied,
+            lessor,
+            state,
+            sealer: self.sealer,
+            request_timeout: self.options.request_timeout,
+        }))
+    }
+}
+
+/// The same first entry on every member; a member that a leader has reached before has it already.
+async fn bootstrap(
+    raft: &super::consensus::RaftHandle,
+    members: &BTreeMap<u64, (String, Vec<String>)>,
+) -> Result<(), NodeError> {
+    let start = |error: &dyn std::fmt::Display| NodeError::Start(error.to_string());
+    if raft.is_initialized().await.map_err(|e| start(&e))? {
+        return Ok(());
+    }
+    let nodes: BTreeMap<u64, MemberNode> = members
+        .iter()
+        .map(|(id, (name, peer_urls))| {
+            (*id, MemberNode { name: name.clone(), peer_urls: peer_urls.clone() })
+        })
+        .collect();
+    match raft.initialize(nodes).await {
+        Ok(()) => Ok(()),
+        Err(_) if raft.is_initialized().await.map_err(|e| start(&e))? => Ok(()),
+        Err(error) => Err(start(&error)),
+    }
+}
+
+impl NodeOptions {
+    fn raft(&self) -> Result<Arc<Config>, NodeError> {
+        let election = millis(self.election_timeout);
+        let config = Config {
+            cluster_name: "sealkv".into(),
+            heartbeat_interval: millis(self.heartbeat_interval),
+            // As etcd: a random time between one and two election timeouts.
+            election_timeout_min: election,
+            election_timeout_max: election.saturating_mul(2),
+            enable_pre_vote: Some(true),
+            // `schedule_snapshots` triggers them.
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: self.snapshot_catchup_entries,
+            // Only a follower whose entries are gone gets a snapshot.
+            replication_lag_threshold: u64::MAX,
+            max_payload_entries: 1_024,
+            install_snapshot_timeout: 60_000,
+            backoff: "20ms 50ms 100ms ..200ms".into(),
+            ..Config::default()
+        };
+        let config = config.validate().map_err(|e| NodeError::Options(e.to_string()))?;
+        Ok(Arc::new(config))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

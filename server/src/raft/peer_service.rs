@@ -1,0 +1,319 @@
+//! The peer protocol's other end: what members may ask of this one.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use keys::StorageKeys;
+use openraft::raft::TransferLeaderError;
+use parking_lot::Mutex;
+use proto::sealkv::peer as pb;
+use proto::sealkv::peer::peer_server::{Peer, PeerServer};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::consensus::Consensus;
+use super::lease::LeaseAtLeader;
+use super::peers::MESSAGE_BYTES_MAX;
+use super::propose::NotProposed;
+use super::snapshot::SnapshotContent;
+use super::types::{SnapshotMeta, TypeConfig};
+use super::wire;
+use crate::command::Envelope;
+use crate::key_service::{KeyService, MintError};
+use crate::apply::snapshot::SnapshotLoader;
+use crate::storage::{DataDir, StagedState, StoreOptions};
+use crate::replica::ProposeError;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+pub struct PeerService {
+    consensus: Consensus,
+    keys: KeyService,
+    directory: Arc<Mutex<DataDir>>,
+    storage_keys: StorageKeys,
+}
+
+impl PeerService {
+    pub fn new(
+        consensus: Consensus,
+        keys: KeyService,
+        directory: Arc<Mutex<DataDir>>,
+        storage_keys: StorageKeys,
+    ) -> PeerServer<Self> {
+        PeerServer::new(Self { consensus, keys, directory, storage_keys })
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Every call starts here: the caller belongs to this cluster and means this member.
+    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
+    fn welcome<T>(&self, request: Request<T>) -> Result<(pb::Greeting, T), Status> {
+        let greeting = self.consensus.peers().welcome(&request)?;
+        Ok((greeting, request.into_inner()))
+    }
+
+    /// What a member asks that takes part in raft: the caller must be a member now.
+    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
+    fn welcome_member<T>(&self, request: Request<T>) -> Result<T, Status> {
+        let (greeting, message) = self.welcome(request)?;
+        let nodes = self.consensus.member_nodes();
+        // A member that has no configuration yet learns it from its first leader.
+        if !nodes.is_empty() && !nodes.contains_key(&greeting.member_id) {
+            return Err(Status::failed_precondition("the caller is not a member of this cluster"));
+        }
+        Ok(message)
+    }
+
+    /// A member that has lost its log and its votes must not give another one.
+    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
+    fn may_vote(&self) -> Result<(), Status> {
+        if *self.consensus.peers().expelled().borrow() {
+            return Err(Status::failed_precondition("this member has lost its data directory"));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(error: wire::WireError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopped<E: std::fmt::Display>(error: E) -> Status {
+    Status::unavailable(format!("raft has stopped: {error}"))
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn greet(&self, request: Request<pb::GreetRequest>) -> Answer<pb::GreetResponse> {
+        let peers = self.consensus.peers();
+        let greeting = peers.welcome(&request)?;
+        let known = self.consensus.view().members.directory_id(greeting.member_id);
+        let slot = self.keys.own_slot();
+        Ok(Response::new(pb::GreetResponse {
+            greeting: Some(peers.greeting(greeting.member_id)),
+            slot_public_key: bytes::Bytes::copy_from_slice(slot.public_key.as_bytes()),
+            slot_provider: slot.provider.as_str().to_owned(),
+            caller_directory_id: known
+                .map(|id| bytes::Bytes::copy_from_slice(&id))
+                .unwrap_or_default(),
+        }))
+    }
+
+    type AppendStream = Pin<Box<dyn Stream<Item = Result<pb::AppendResponse, Status>> + Send>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<pb::AppendRequest>>,
+    ) -> Answer<Self::AppendStream> {
+        self.may_vote()?;
+        let inbound = self.welcome_member(request)?;
+        // A message that cannot be read ends the stream; raft starts a new one.
+        let requests = inbound
+            .map(|item| item.and_then(|message| wire::parse_append(message).map_err(invalid)))
+            .take_while(|item| futures::future::ready(item.is_ok()))
+            .filter_map(|item| futures::future::ready(item.ok()));
+        let results = self.consensus.raft().stream_append(requests);
+        let outbound =
+            results.map(|result| result.map(wire::append_result).map_err(|e| stopped(&e)));
+        Ok(Response::new(Box::pin(outbound)))
+    }
+
+    async fn vote(&self, request: Request<pb::VoteRequest>) -> Answer<pb::VoteResponse> {
+        self.may_vote()?;
+        let message = self.welcome_member(request)?;
+        let vote = wire::parse_vote_request(message).map_err(invalid)?;
+        let answer = self.consensus.raft().vote(vote).await.map_err(stopped)?;
+        Ok(Response::new(wire::vote_response(&answer)))
+    }
+
+    async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Answer<pb::VoteResponse> {
+        self.may_vote()?;
+        let message = self.welcome_member(request)?;
+        let vote = wire::parse_vote_request(message).map_err(invalid)?;
+        let answer = self.consensus.raft().pre_vote(vote).await.map_err(stopped)?;
+        Ok(Response::new(wire::vote_response(&answer)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferLeaderRequest>,
+    ) -> Answer<pb::TransferLeaderResponse> {
+        use pb::transfer_leader_response::Refusal;
+        let message = self.welcome_member(request)?;
+        let request = openraft::raft::TransferLeaderRequest::<TypeConfig>::new(
+            wire::vote(message.from_leader).map_err(invalid)?,
+            message.to_node_id,
+            message.last_log_id.map(wire::parse_log_id),
+        );
+        let answer =
+            self.consensus.raft().handle_transfer_leader(request).await.map_err(stopped)?;
+        let refusal = answer.err().map(|error| match error {
+            TransferLeaderError::VoteChanged { actual, .. } => {
+                Refusal::VoteChangedTo(wire::ballot(&actual))
+            }
+            TransferLeaderError::LogNotFlushed { actual, .. } => Refusal::LogFlushedTo(
+                pb::Matched { log_id: actual.as_ref().map(wire::log_id) },
+            ),
+        });
+        Ok(Response::new(pb::TransferLeaderResponse { refusal }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotPart>>,
+    ) -> Answer<pb::SnapshotInstalled> {
+        use pb::snapshot_part::Part;
+        self.may_vote()?;
+        let mut inbound = self.welcome_member(request)?;
+        let first = inbound.message().await?.and_then(|message| message.part);
+        let Some(Part::Head(head)) = first else {
+            return Err(Status::invalid_argument("a snapshot starts with its head"));
+        };
+        let (vote, meta) = wire::parse_snapshot_head(head).map_err(invalid)?;
+        let staged = self.receive(&mut inbound, &meta).await?;
+        let snapshot = openraft::type_config::alias::SnapshotOf::<TypeConfig, SnapshotContent> {
+            meta,
+            snapshot: SnapshotContent::Staged(Box::new(staged)),
+        };
+        let installed =
+            self.consensus.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        let vote = Some(wire::ballot(&installed.vote));
+        Ok(Response::new(pb::SnapshotInstalled { vote }))
+    }
+
+    async fn forward(
+        &self,
+        request: Request<pb::ForwardRequest>,
+    ) -> Answer<pb::ForwardResponse> {
+        use pb::forward_response::Refusal;
+        let message = self.welcome_member(request)?;
+        let answer = |refusal: Refusal| {
+            Ok(Response::new(pb::ForwardResponse { refusal: refusal.into() }))
+        };
+        let header = match Envelope::read(&message.command) {
+            Ok(header) => header,
+            Err(_) => return answer(Refusal::Invalid),
+        };
+        if !header.may_be_forwarded() {
+            // Expiry, effects, key changes: only the leader's own.
+            return answer(Refusal::Invalid);
+        }
+        let appended = self.consensus.append_in_term(None, message.term, message.command);
+        let bounded = tokio::time::timeout(self.consensus.request_timeout(), appended);
+        answer(match bounded.await {
+            // The caller has given up by now; its waiter has the answer if there is one.
+            Ok(Ok(())) | Err(_) => Refusal::None,
+            Ok(Err(NotProposed::NotLeader)) => Refusal::NotLeader,
+            Ok(Err(NotProposed::Refused(error))) => match error {
+                ProposeError::TooManyRequests => Refusal::TooManyRequests,
+                ProposeError::CannotOpen => Refusal::CannotOpen,
+                ProposeError::Corrupt => Refusal::Corrupt,
+                _ => Refusal::Stopped,
+            },
+        })
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<pb::ReadIndexRequest>,
+    ) -> Answer<pb::ReadIndexResponse> {
+        self.welcome_member(request)?;
+        let index = self.consensus.confirmed_index().await;
+        Ok(Response::new(pb::ReadIndexResponse {
+            confirmed: index.is_some(),
+            index: index.unwrap_or(0),
+        }))
+    }
+
+    async fn keep_alive(&self, request: Request<pb::LeaseRequest>) -> Answer<pb::LeaseResponse> {
+        let message = self.welcome_member(request)?;
+        let answer = self.consensus.keep_alive_here(message.id).await;
+        Ok(Response::new(lease_response(answer)))
+    }
+
+    async fn lease_remaining(
+        &self,
+        request: Request<pb::LeaseRequest>,
+    ) -> Answer<pb::LeaseResponse> {
+        let message = self.welcome_member(request)?;
+        let answer = self.consensus.lease_remaining_here(message.id).await;
+        Ok(Response::new(lease_response(answer)))
+    }
+
+    async fn mint_key(&self, request: Request<pb::MintKeyRequest>) -> Answer<pb::MintKeyResponse> {
+        use pb::mint_key_response::Refusal;
+        let message = self.welcome_member(request)?;
+        let minted = self.keys.mint_here(&message.prefix, message.rotate).await;
+        let (refusal, log_index) = match minted {
+            Ok(index) => (Refusal::None, index),
+            Err(MintError::NotLeader) => (Refusal::NotLeader, 0),
+            Err(MintError::CannotOpenRoot) => (Refusal::CannotOpenRoot, 0),
+            Err(MintError::Exists) => (Refusal::AlreadyExists, 0),
+            Err(MintError::NotFound) => (Refusal::NotFound, 0),
+            Err(MintError::Unavailable(_)) => (Refusal::Unavailable, 0),
+        };
+        Ok(Response::new(pb::MintKeyResponse { refusal: refusal.into(), log_index }))
+    }
+}
+
+impl PeerService {
+    async fn receive(
+        &self,
+        inbound: &mut Streaming<pb::SnapshotPart>,
+        meta: &SnapshotMeta,
+    ) -> Result<StagedState, Status> {
+        use pb::snapshot_part::Part;
+        let failed = |e: &dyn std::fmt::Display| Status::internal(format!("snapshot: {e}"));
+        let staged = self
+            .directory
+            .lock()
+            .stage(self.storage_keys.clone(), StoreOptions::default())
+            .map_err(|e| failed(&e))?;
+        let expected = meta.last_log_id.map(|id| (id.leader_id.term, id.index));
+        let mut loader = SnapshotLoader::new(staged.store().clone());
+        let mut chunks = 0;
+        while let Some(message) = inbound.message().await? {
+            match message.part {
+                Some(Part::Chunk(chunk)) => {
+                    chunks += 1;
+                    loader = tokio::task::spawn_blocking(move || {
+                        let mut loader = loader;
+                        loader.chunk(&chunk).map(|()| loader)
+                    })
+                    .await
+                    .map_err(|e| failed(&e))?
+                    .map_err(|e| failed(&e))?;
+                }
+                Some(Part::ChunksTotal(total)) if total == chunks => {
+                    let (_, applied) = tokio::task::spawn_blocking(move || loader.finish(None))
+                        .await
+                        .map_err(|e| failed(&e))?
+                        .map_err(|e| failed(&e))?;
+                    if applied.last.map(|at| (at.term, at.index)) != expected {
+                        return Err(failed(&"it ends at another entry than its head says"));
+                    }
+                    return Ok(staged);
+                }
+                _ => return Err(Status::invalid_argument("a part of the snapshot is out of place")),
+            }
+        }
+        Err(Status::invalid_argument("the snapshot ended before its closing part"))
+    }
+}
+
+fn lease_response(answer: LeaseAtLeader) -> pb::LeaseResponse {
+    use pb::lease_response::Result as Outcome;
+    let with = |result: Outcome, ttl_seconds, granted_ttl_seconds| pb::LeaseResponse {
+        result: result.into(),
+        ttl_seconds,
+        granted_ttl_seconds,
+    };
+    match answer {
+        LeaseAtLeader::Found { ttl_seconds, granted_seconds } => {
+            with(Outcome::Found, ttl_seconds, granted_seconds)
+        }
+        LeaseAtLeader::NotFound => with(Outcome::NotFound, 0, 0),
+        LeaseAtLeader::NotLeader => with(Outcome::NotLeader, 0, 0),
+        LeaseAtLeader::Undecided => with(Outcome::Undecided, 0, 0),
+    }
+}

@@ -1,0 +1,206 @@
+//! Connections to the other members, and the greeting that goes with every call.
+//!
+//! Promise: a call is meant for one member in one data directory and says who makes it; a member
+//! that answers to the same address with another identity is found out before it takes part.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use prost::Message;
+use proto::sealkv::peer::Greeting;
+use proto::sealkv::peer::peer_client::PeerClient;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use super::identity::{Identity, PROTOCOL_MAX, PROTOCOL_MIN};
+use crate::mvcc::read_view::ReadView;
+
+/// Binary metadata of every call between members.
+pub const GREETING: &str = "sealkv-greeting-bin";
+/// Set on a refusal: the callee knows the caller's member id by another data directory.
+pub const BOOTSTRAPPED: &str = "sealkv-bootstrapped";
+
+pub type Client = PeerClient<Channel>;
+
+/// Bulk traffic (log entries, snapshots) must not delay heartbeats and votes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    Control,
+    Bulk,
+}
+
+#[derive(Clone)]
+pub struct Peers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    identity: Identity,
+    view: Arc<ArcSwap<ReadView>>,
+    election_timeout: Duration,
+    channels: Mutex<HashMap<(String, Lane), Channel>>,
+    /// Told when a peer refuses this member because its data directory is not the known one.
+    expelled: tokio::sync::watch::Sender<bool>,
+}
+
+impl Peers {
+    pub fn new(
+        identity: Identity,
+        view: Arc<ArcSwap<ReadView>>,
+        election_timeout: Duration,
+    ) -> Self {
+        let channels = Mutex::default();
+        let expelled = tokio::sync::watch::Sender::new(false);
+        Self { inner: Arc::new(Inner { identity, view, election_timeout, channels, expelled }) }
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    /// Becomes true when a peer has told this member that it lost its data directory.
+    pub fn expelled(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.inner.expelled.subscribe()
+    }
+
+    /// A client of the member at the first of these URLs; connects when first used and again
+    /// after a break.
+    pub fn client(&self, peer_urls: &[String], lane: Lane) -> Result<Client, Status> {
+        let url = peer_urls.first().ok_or_else(|| Status::unavailable("member has no peer URL"))?;
+        let mut channels = self.inner.channels.lock();
+        if let Some(channel) = channels.get(&(url.clone(), lane)) {
+            return Ok(limits(PeerClient::new(channel.clone())));
+        }
+        let endpoint = Endpoint::from_shared(url.clone())
+            .map_err(|_| Status::unavailable("peer URL cannot be dialled"))?
+            .connect_timeout(Duration::from_secs(1))
+            .tcp_nodelay(true)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20)
+            // A peer that is stopped or cut off must not hold calls for ever.
+            .http2_keep_alive_interval(self.inner.election_timeout)
+            .keep_alive_timeout(self.inner.election_timeout * 2)
+            .keep_alive_while_idle(true);
+        let channel = endpoint.connect_lazy();
+        channels.insert((url.clone(), lane), channel.clone());
+        Ok(limits(PeerClient::new(channel)))
+    }
+
+    /// A request to a member, with the greeting.
+    pub fn request<T>(&self, target: u64, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        let value = MetadataValue::from_bytes(&self.greeting(target).encode_to_vec());
+        request.metadata_mut().insert_bin(GREETING, value);
+        request
+    }
+
+    /// What this member says of itself to another, and where it knows that one to be.
+    pub fn greeting(&self, target: u64) -> Greeting {
+        let view = self.inner.view.load();
+        let directory = view.members.directory_id(target);
+        let mut greeting =
+            self.inner.identity.greeting(target, directory.as_ref().map_or(&[], |id| &id[..]));
+        if let Some(keyring_id) = view.key_table.keyring_id() {
+            greeting.keyring_id = bytes::Bytes::copy_from_slice(keyring_id.as_bytes());
+        }
+        greeting
+    }
+
+    /// Notes what a refusal says of this member.
+    pub fn note(&self, status: &Status) {
+        if status.metadata().get(BOOTSTRAPPED).is_some() {
+            self.expel();
+        }
+    }
+
+    fn expel(&self) {
+        self.inner.expelled.send_replace(true);
+    }
+
+    /// Checks the greeting of an incoming call.
+    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
+    pub fn welcome<T>(&self, request: &Request<T>) -> Result<Greeting, Status> {
+        let greeting = request
+            .metadata()
+            .get_bin(GREETING)
+            .and_then(|value| value.to_bytes().ok())
+            .and_then(|bytes| Greeting::decode(bytes).ok())
+            .ok_or_else(|| Status::unauthenticated("a peer call needs a greeting"))?;
+        let me = &self.inner.identity;
+        if greeting.cluster_id != me.cluster_id {
+            tracing::warn!(
+                local = format_args!("{:x}", me.cluster_id),
+                remote = format_args!("{:x}", greeting.cluster_id),
+                "rejected connection on peer endpoint: cluster ID mismatch"
+            );
+            return Err(Status::failed_precondition("etcdserver: cluster ID mismatch"));
+        }
+        if greeting.protocol_min > PROTOCOL_MAX || greeting.protocol_max < PROTOCOL_MIN {
+            return Err(Status::failed_precondition(format!(
+                "peer protocol {}..{} is not spoken here ({PROTOCOL_MIN}..{PROTOCOL_MAX})",
+                greeting.protocol_min, greeting.protocol_max
+            )));
+        }
+        if greeting.target_id != 0 && greeting.target_id != me.member_id {
+            return Err(Status::failed_precondition("this is another member than the one called"));
+        }
+        self.check_keyring(&greeting)?;
+        self.check_directories(&greeting)?;
+        Ok(greeting)
+    }
+
+    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
+    fn check_keyring(&self, greeting: &Greeting) -> Result<(), Status> {
+        let view = self.inner.view.load();
+        let Some(own) = view.key_table.keyring_id() else { return Ok(()) };
+        if greeting.keyring_id.is_empty() || greeting.keyring_id == own.as_bytes()[..] {
+            return Ok(());
+        }
+        tracing::warn!(
+            peer = format_args!("{:x}", greeting.member_id),
+            "rejected connection on peer endpoint: keyring mismatch"
+        );
+        Err(Status::failed_precondition("the caller belongs to another keyring"))
+    }
+
+    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
+    fn check_directories(&self, greeting: &Greeting) -> Result<(), Status> {
+        let view = self.inner.view.load();
+        let me = &self.inner.identity;
+        let target = &greeting.target_directory_id;
+        if !target.is_empty() && target[..] != me.directory_id[..] {
+            let known_here = view.members.directory_id(me.member_id);
+            if known_here != Some(me.directory_id) {
+                // The cluster knows this member by a directory that it no longer has.
+                self.expel();
+            }
+            return Err(Status::failed_precondition("this member has another data directory"));
+        }
+        if let Some(known) = view.members.directory_id(greeting.member_id)
+            && known[..] != greeting.directory_id[..]
+        {
+            tracing::warn!(
+                peer = format_args!("{:x}", greeting.member_id),
+                "rejected connection on peer endpoint: member has already been bootstrapped \
+                 with another data directory"
+            );
+            let mut status =
+                Status::failed_precondition("member has already been bootstrapped");
+            status.metadata_mut().insert(BOOTSTRAPPED, MetadataValue::from_static("1"));
+            return Err(status);
+        }
+        Ok(())
+    }
+}
+
+/// Peers send whole batches of entries: the default message limit is for strangers.
+fn limits(client: Client) -> Client {
+    client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// More than any batch of entries openraft sends at once.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 30;

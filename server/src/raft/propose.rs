@@ -1,0 +1,232 @@
+//! The way of a write: to the leader, into the log, and back by this member's own apply.
+//!
+//! Promise: a request is proposed at most once, in the term its waiter knows, and answered by the
+//! reply of its entry as this member applied it. Everything that leaves the outcome open gets one
+//! of etcd's ambiguous errors.
+//!
+//! Not known here: what a command does.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::ClientWriteError;
+use openraft::raft::responder::OneshotResponder;
+use proto::sealkv::peer as pb;
+use tonic::Code;
+
+use super::consensus::{Consensus, Leadership};
+use super::peers::Lane;
+use super::types::{EntryData, TypeConfig};
+use crate::access::Permitted;
+use crate::command::{self, Body, Command, Header, RequestId};
+use crate::replica::{Applied, ProposeError};
+
+/// Why an entry was certainly not appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotProposed {
+    /// Ask again, maybe elsewhere.
+    NotLeader,
+    /// Ask again elsewhere or not at all.
+    Refused(ProposeError),
+}
+
+/// How far apply may fall behind before writes are refused (etcd `maxGapBetweenApplyAndCommitIndex`).
+const BACKLOG_ENTRIES_MAX: u64 = 5_000;
+
+/// How long to wait before asking for the leader again.
+const LEADER_RETRY: Duration = Duration::from_millis(20);
+
+impl Consensus {
+    /// Replicates a command and waits until this member has applied it.
+    pub async fn propose(&self, permitted: Permitted<Body>) -> Result<Applied, ProposeError> {
+        self.propose_marked(permitted, 0).await
+    }
+
+    /// As `propose`; the leader evaluates the command's compares while it holds back every other
+    /// proposal of its own, so that their guards hold unless the leader changes.
+    pub async fn propose_latched(
+        &self,
+        permitted: Permitted<Body>,
+    ) -> Result<Applied, ProposeError> {
+        self.propose_marked(permitted, command::FLAG_LATCHED).await
+    }
+
+    async fn propose_marked(
+        &self,
+        permitted: Permitted<Body>,
+        flags: u32,
+    ) -> Result<Applied, ProposeError> {
+        let mut ticket = self.waiters().register();
+        let request = RequestId { member: self.member_id(), seq: ticket.seq };
+        let header = Header { flags, ..Header::new(request) };
+        let encoded = Command { header, body: permitted.into_request() }.encode();
+        let leader_before = self.leadership().leader;
+        let answered = tokio::time::timeout(self.request_timeout(), async {
+            loop {
+                let leadership = self.leadership();
+                let sent = match leadership.leader {
+                    0 => Err(NotProposed::NotLeader),
+                    id if id == self.member_id() => {
+                        return self.propose_here(&mut ticket, leadership.term, encoded).await;
+                    }
+                    id => self.forward(ticket.seq, id, leadership, encoded.clone()).await,
+                };
+                match sent {
+                    Ok(()) => return ticket.answer().await,
+                    Err(NotProposed::Refused(error)) => return Err(error),
+                    Err(NotProposed::NotLeader) => self.leader_may_have_changed().await,
+                }
+            }
+        });
+        match answered.await {
+            Ok(answer) => answer,
+            Err(_) if self.leadership().leader != leader_before => {
+                Err(ProposeError::TimeoutDueToLeaderFail)
+            }
+            Err(_) => Err(ProposeError::Timeout),
+        }
+    }
+
+    /// Replicates one of the leader's own commands; never forwarded.
+    pub async fn propose_at_leader(
+        &self,
+        permitted: Permitted<Body>,
+    ) -> Result<Applied, ProposeError> {
+        let leadership = self.leadership();
+        if leadership.leader != self.member_id() {
+            return Err(ProposeError::LeaderChanged);
+        }
+        let mut ticket = self.waiters().register();
+        let request = RequestId { member: self.member_id(), seq: ticket.seq };
+        let encoded = Command::new(Header::new(request), permitted.into_request()).encode();
+        let proposed = self.propose_here(&mut ticket, leadership.term, encoded);
+        match tokio::time::timeout(self.request_timeout(), proposed).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ProposeError::Timeout),
+        }
+    }
+
+    /// Waits for news of the leader, or a moment.
+    async fn leader_may_have_changed(&self) {
+        let mut leadership = self.watch_leadership();
+        let _ = tokio::time::timeout(LEADER_RETRY, leadership.changed()).await;
+    }
+
+    async fn propose_here(
+        &self,
+        ticket: &mut super::waiters::Ticket,
+        term: u64,
+        encoded: Bytes,
+    ) -> Result<Applied, ProposeError> {
+        let seq = ticket.seq;
+        let appended = self.append_in_term(Some(seq), term, encoded);
+        tokio::pin!(appended);
+        // The entry's own reply arrives through the ticket; `append_in_term` ends when the entry
+        // was applied, or could not be appended.
+        tokio::select! {
+            biased;
+            answer = ticket.answer() => answer,
+            appended = &mut appended => match appended {
+                Ok(()) => ticket.answer().await,
+                // Nothing was appended, and the caller sees an error that says "try again".
+                Err(NotProposed::NotLeader) => Err(ProposeError::LeaderChanged),
+                Err(NotProposed::Refused(error)) => Err(error),
+            },
+        }
+    }
+
+    /// Appends a command in exactly this term, as its leader. Ends once the entry is applied, or
+    /// its fate is no longer this leader's: the waiter learns which.
+    pub(super) async fn append_in_term(
+        &self,
+        own: Option<u64>,
+        term: u64,
+        encoded: Bytes,
+    ) -> Result<(), NotProposed> {
+        if self.committed_index().saturating_sub(self.view().applied_index) > BACKLOG_ENTRIES_MAX {
+            return Err(NotProposed::Refused(ProposeError::TooManyRequests));
+        }
+        let prepared = self.prepare(term, encoded).await?;
+        // A VALUE compare's outcome needs a term of its own entries to stand on; so does sealing.
+        if let Some(seq) = own
+            && !self.waiters().proposing(seq, term)
+        {
+            return Err(NotProposed::NotLeader);
+        }
+        let (responder, outcome) = OneshotResponder::<TypeConfig, _>::new_pair();
+        let leader = super::types::CommittedLeaderId::new(term);
+        self.raft()
+            .write(EntryData(prepared.encoded))
+            .with_leader(leader)
+            .responder(responder)
+            .await
+            .map_err(|_| NotProposed::Refused(ProposeError::Stopped))?;
+        let outcome = outcome.await;
+        drop(prepared.held);
+        match outcome {
+            Ok(Err(ClientWriteError::ForwardToLeader(_) | ClientWriteError::PreconditionFailed(_))) => {
+                Err(NotProposed::NotLeader)
+            }
+            // Applied; or discarded and perhaps committed by another leader: the ticket tells.
+            Ok(_) => Ok(()),
+            Err(_) => Err(NotProposed::Refused(ProposeError::Stopped)),
+        }
+    }
+
+    async fn forward(
+        &self,
+        seq: u64,
+        leader: u64,
+        leadership: Leadership,
+        command: Bytes,
+    ) -> Result<(), NotProposed> {
+        let Some(urls) = self.peer_urls(leader) else { return Err(NotProposed::NotLeader) };
+        if !self.waiters().proposing(seq, leadership.term) {
+            return Err(NotProposed::NotLeader);
+        }
+        let peers = self.peers();
+        let mut client =
+            peers.client(&urls, Lane::Bulk).map_err(|_| NotProposed::NotLeader)?;
+        let message = pb::ForwardRequest { term: leadership.term, command };
+        match client.forward(peers.request(leader, message)).await {
+            Ok(answer) => refusal(answer.into_inner().refusal()),
+            Err(status) => {
+                peers.note(&status);
+                if never_sent(&status) {
+                    return Err(NotProposed::NotLeader);
+                }
+                // It may be in the leader's log: the waiter hears of it, of a later term, or of
+                // the timeout.
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A connection that could not be made carried nothing.
+fn never_sent(status: &tonic::Status) -> bool {
+    if status.code() == Code::FailedPrecondition {
+        return true;
+    }
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn refusal(refusal: pb::forward_response::Refusal) -> Result<(), NotProposed> {
+    use pb::forward_response::Refusal;
+    Err(match refusal {
+        Refusal::None => return Ok(()),
+        Refusal::NotLeader => NotProposed::NotLeader,
+        Refusal::TooManyRequests => NotProposed::Refused(ProposeError::TooManyRequests),
+        Refusal::Stopped => NotProposed::Refused(ProposeError::Stopped),
+        Refusal::CannotOpen => NotProposed::Refused(ProposeError::CannotOpen),
+        Refusal::Corrupt | Refusal::Invalid => NotProposed::Refused(ProposeError::Corrupt),
+    })
+}

@@ -1,0 +1,118 @@
+//! `replica::Replica`, as raft keeps it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::consensus::Consensus;
+use crate::access::Permitted;
+use crate::command::Body;
+use crate::mvcc::read_view::ReadView;
+use crate::replica::{
+    Applied, LeaseError, Member, Pending, Place, ProposeError, ReadIndexError, Replica, Status,
+};
+
+/// Between looks at how far the physical compaction has come.
+const COMPACTION_POLL: Duration = Duration::from_millis(5);
+
+impl Replica for Consensus {
+    fn propose(&self, body: Permitted<Body>) -> Pending<'_, Result<Applied, ProposeError>> {
+        Box::pin(Consensus::propose(self, body))
+    }
+
+    fn read_barrier(&self) -> Pending<'_, Result<(), ReadIndexError>> {
+        Box::pin(async {
+            Consensus::read_barrier(self).await.map_err(|error| match error {
+                ProposeError::NoLeader => ReadIndexError::NoLeader,
+                ProposeError::Stopped => ReadIndexError::Stopped,
+                ProposeError::LeaderChanged => ReadIndexError::LeaderChanged,
+                _ => ReadIndexError::Timeout,
+            })
+        })
+    }
+
+    fn view(&self) -> Arc<ReadView> {
+        Consensus::view(self)
+    }
+
+    fn place(&self) -> Place {
+        let leadership = self.leadership();
+        Place {
+            cluster_id: self.peers().identity().cluster_id,
+            member_id: self.member_id(),
+            leader: leadership.leader,
+            term: leadership.term,
+            is_learner: self.is_learner(),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let place = self.place();
+        Status {
+            cluster_id: place.cluster_id,
+            member_id: place.member_id,
+            leader: place.leader,
+            term: place.term,
+            committed_index: self.committed_index(),
+            applied_index: Consensus::view(self).applied_index,
+            is_learner: place.is_learner,
+            disk_bytes: self.disk_bytes(),
+        }
+    }
+
+    fn members(&self) -> Vec<Member> {
+        let view = Consensus::view(self);
+        self.member_nodes()
+            .into_iter()
+            .map(|(id, (node, is_learner))| {
+                let published = view.members.get(id);
+                Member {
+                    id,
+                    name: published.map(|m| m.name.clone()).unwrap_or_default(),
+                    client_urls: published.map(|m| m.client_urls.clone()).unwrap_or_default(),
+                    peer_urls: node.peer_urls,
+                    is_learner,
+                }
+            })
+            .collect()
+    }
+
+    fn keep_alive(&self, id: i64) -> Pending<'_, Result<i64, LeaseError>> {
+        Box::pin(async move {
+            let renewed = Consensus::keep_alive(self, id).await.map_err(lease_error)?;
+            renewed.ok_or(LeaseError::NotFound)
+        })
+    }
+
+    fn lease_remaining(&self, id: i64) -> Pending<'_, Result<i64, LeaseError>> {
+        Box::pin(async move {
+            let left = Consensus::lease_remaining(self, id).await.map_err(lease_error)?;
+            left.map(|(ttl, _)| ttl).ok_or(LeaseError::NotFound)
+        })
+    }
+
+    fn leases(&self) -> Vec<i64> {
+        let lessor = self.lessor().lock();
+        if lessor.is_primary() {
+            return lessor.by_deadline().collect();
+        }
+        drop(lessor);
+        Consensus::view(self).leases.read().iter().map(|(id, _)| id).collect()
+    }
+
+    fn physically_compacted(&self, revision: i64) -> Pending<'_, ()> {
+        Box::pin(async move {
+            while self.freed_through() < revision {
+                tokio::time::sleep(COMPACTION_POLL).await;
+            }
+        })
+    }
+}
+
+fn lease_error(error: ProposeError) -> LeaseError {
+    match error {
+        ProposeError::NoLeader => LeaseError::NoLeader,
+        ProposeError::LeaderChanged => LeaseError::LeaderChanged,
+        ProposeError::Stopped => LeaseError::Stopped,
+        _ => LeaseError::Timeout,
+    }
+}

@@ -1,0 +1,166 @@
+//! etcd's Lease service.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use futures::{Stream, stream};
+use proto::etcdserverpb as pb;
+use proto::etcdserverpb::lease_server::Lease;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::gate::{AtLearner, requires_leader};
+use super::{Edge, header, parse, status};
+use crate::access::{Identity, Permitted};
+use crate::command::{LeaseGrant, LeaseRevoke};
+use crate::mvcc::read_view::ReadView;
+use crate::replica::LeaseError;
+use crate::seal::SealerError;
+
+type Lost = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One keep-alive stream: requests are answered one after the other.
+struct Renewals {
+    edge: Edge,
+    who: Identity,
+    /// None once the stream has failed.
+    requests: Option<Streaming<pb::LeaseKeepAliveRequest>>,
+    lost: Lost,
+}
+
+impl Renewals {
+    /// None at the end of the client's stream and after the first error.
+    async fn next(&mut self) -> Option<Result<pb::LeaseKeepAliveResponse, Status>> {
+        let requests = self.requests.as_mut()?;
+        let answer = tokio::select! {
+            () = &mut self.lost => Err(status::no_leader()),
+            request = requests.message() => match request {
+                Ok(request) => self.edge.renew(&self.who, request?.id).await,
+                Err(status) => Err(status),
+            },
+        };
+        if answer.is_err() {
+            self.requests = None;
+        }
+        Some(answer)
+    }
+}
+
+/// A lease that is asked about or kept alive.
+#[derive(Clone, Copy)]
+struct LeaseId(i64);
+
+fn same<B: Clone>(_: &ReadView, body: &B) -> Result<B, SealerError> {
+    Ok(body.clone())
+}
+
+#[tonic::async_trait]
+impl Lease for Edge {
+    async fn lease_grant(
+        &self,
+        request: Request<pb::LeaseGrantRequest>,
+    ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        let who = self.admit(&request, AtLearner::Refused)?;
+        let pb::LeaseGrantRequest { ttl, id } = request.into_inner();
+        let ttl_seconds = parse::lease_ttl(ttl, self.limits.lease_ttl_seconds_min)?;
+        let id = if id == 0 { random_id()? } else { id };
+        let grant = self.permit(&who, LeaseGrant { id, ttl_seconds })?;
+        let (reply, view) = self.write::<_, LeaseGrant>(&grant, same).await?;
+        Ok(Response::new(pb::LeaseGrantResponse {
+            header: header::full(&*self.replica, view.revision),
+            id: reply.id,
+            ttl: reply.ttl_seconds,
+            error: String::new(),
+        }))
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<pb::LeaseRevokeRequest>,
+    ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        let who = self.admit(&request, AtLearner::Refused)?;
+        let id = request.into_inner().id;
+        let revoke = self.permit(&who, LeaseRevoke { id })?;
+        let ((), view) = self.write::<_, LeaseRevoke>(&revoke, same).await?;
+        let header = header::full(&*self.replica, view.revision);
+        Ok(Response::new(pb::LeaseRevokeResponse { header }))
+    }
+
+    type LeaseKeepAliveStream =
+        Pin<Box<dyn Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send>>;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let who = self.admit(&request, AtLearner::Refused)?;
+        let required = requires_leader(request.metadata());
+        let edge = self.clone();
+        let lost: Lost = Box::pin(async move { edge.leader_lost(required).await });
+        let requests = Some(request.into_inner());
+        let renewals = Renewals { edge: self.clone(), who, requests, lost };
+        let answers = stream::unfold(renewals, |mut renewals| async {
+            let answer = renewals.next().await?;
+            Some((answer, renewals))
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<pb::LeaseTimeToLiveRequest>,
+    ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        let who = self.admit(&request, AtLearner::Refused)?;
+        let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
+        let lease = self.permit(&who, LeaseId(id))?.into_request();
+        let left = self.replica.lease_remaining(lease.0).await;
+        let view = self.replica.view();
+        let header = header::full(&*self.replica, view.revision);
+        let gone = pb::LeaseTimeToLiveResponse { header, id, ttl: -1, ..Default::default() };
+        let ttl = match left {
+            Ok(ttl) => ttl,
+            Err(LeaseError::NotFound) => return Ok(Response::new(gone)),
+            Err(error) => return Err(error.into()),
+        };
+        let leases = view.leases.read();
+        let Some(lease) = leases.get(id) else { return Ok(Response::new(gone)) };
+        let keys = if keys { lease.keys().cloned().collect() } else { Vec::new() };
+        let granted_ttl = lease.ttl_seconds;
+        Ok(Response::new(pb::LeaseTimeToLiveResponse { ttl, granted_ttl, keys, ..gone }))
+    }
+
+    async fn lease_leases(
+        &self,
+        request: Request<pb::LeaseLeasesRequest>,
+    ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        let who = self.admit(&request, AtLearner::Refused)?;
+        self.permit(&who, request.into_inner())?;
+        let leases = self.replica.leases().into_iter();
+        let header = header::full(&*self.replica, self.replica.view().revision);
+        let leases = leases.map(|id| pb::LeaseStatus { id }).collect();
+        Ok(Response::new(pb::LeaseLeasesResponse { header, leases }))
+    }
+}
+
+impl Edge {
+    /// The header is taken before the renewal: what it says was so when the lease still lived.
+    async fn renew(
+        &self,
+        who: &Identity,
+        id: i64,
+    ) -> Result<pb::LeaseKeepAliveResponse, Status> {
+        let lease: Permitted<LeaseId> = self.permit(who, LeaseId(id))?;
+        let header = header::full(&*self.replica, self.replica.view().revision);
+        let ttl = match self.replica.keep_alive(lease.request().0).await {
+            Ok(ttl) => ttl,
+            Err(LeaseError::NotFound) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(pb::LeaseKeepAliveResponse { header, id, ttl })
+    }
+}
+
+/// Positive, as etcd's; practically never one that exists.
+fn random_id() -> Result<i64, Status> {
+    let random = getrandom::u64().map_err(|_| status::stopped())?;
+    Ok(i64::try_from(random >> 1).unwrap_or(i64::MAX).max(1))
+}

@@ -1,0 +1,110 @@
+//! The services that clients call: etcd's, and those of sealkv's own for keys.
+//!
+//! Promise: every request is parsed once, passes the access door, and is answered with etcd's
+//! fields, codes and texts. A request is proposed again only after its own entry was applied and
+//! had no effect.
+//! Not known here: openraft, storage engines, sockets.
+
+mod cluster;
+mod gate;
+mod header;
+mod intervals;
+mod keys;
+mod kv;
+mod lease;
+mod maintenance;
+mod parse;
+mod range;
+mod range_stream;
+mod sealing;
+mod status;
+mod txn;
+mod values;
+mod watch;
+mod watch_response;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::etcdserverpb::cluster_server::ClusterServer;
+use proto::etcdserverpb::kv_server::KvServer;
+use proto::etcdserverpb::lease_server::LeaseServer;
+use proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use proto::etcdserverpb::watch_server::WatchServer;
+use proto::sealkv::v1::keys_server::KeysServer;
+use tonic::service::Routes;
+
+use crate::access::Door;
+use crate::replica::{KeyAdmin, Replica};
+use crate::seal::Sealer;
+use crate::watch::Hub;
+
+pub use status::unknown_method;
+
+/// How much more than a request's own bound its message may have, as etcd allows.
+const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
+
+/// Bounds on what clients may ask.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `--max-request-bytes`: of one write, before sealing.
+    pub request_bytes_max: usize,
+    /// `--max-txn-ops`
+    pub txn_ops_max: usize,
+    /// `--quota-backend-bytes`; none if it is switched off.
+    pub quota_bytes: Option<u64>,
+    /// The least TTL that a lease gets.
+    pub lease_ttl_seconds_min: i64,
+    /// `--watch-progress-notify-interval`
+    pub watch_progress_interval: Duration,
+    /// A stream that asks for a leader ends after three of these without one.
+    pub election_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            request_bytes_max: 1_572_864,
+            txn_ops_max: 128,
+            quota_bytes: Some(2 << 30),
+            lease_ttl_seconds_min: 2,
+            watch_progress_interval: Duration::from_secs(600),
+            election_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What every service shares. Cloning shares it.
+#[derive(Clone)]
+pub struct Edge {
+    pub replica: Arc<dyn Replica>,
+    pub key_admin: Arc<dyn KeyAdmin>,
+    pub sealer: Sealer,
+    pub hub: Hub,
+    pub door: Door,
+    pub limits: Arc<Limits>,
+}
+
+impl Edge {
+    /// Every service, with etcd's bounds on messages.
+    #[must_use]
+    pub fn services(&self) -> Routes {
+        let received = self.limits.request_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
+        macro_rules! bounded {
+            ($server:ident) => {
+                $server::new(self.clone())
+                    .max_decoding_message_size(received)
+                    .max_encoding_message_size(usize::MAX)
+            };
+        }
+        let mut routes = Routes::builder();
+        routes
+            .add_service(bounded!(KvServer))
+            .add_service(bounded!(WatchServer))
+            .add_service(bounded!(LeaseServer))
+            .add_service(bounded!(ClusterServer))
+            .add_service(bounded!(MaintenanceServer))
+            .add_service(bounded!(KeysServer));
+        routes.routes()
+    }
+}

@@ -1,0 +1,330 @@
+//! Connections: accepted in one place, served on one single-threaded runtime per core.
+//!
+//! Promise: a connection that fails, stalls or lies costs only itself; HTTP/1.1 and HTTP/2 share
+//! a port, told apart by their first bytes, which have a deadline; at shutdown requests in flight
+//! may finish until the drain ends, and nothing is served after that.
+//! Not known here: what the services do. TLS.
+
+mod answer;
+mod listener;
+mod opening;
+mod workers;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
+use tower_service::Service as _;
+
+use crate::config::Keepalive;
+use crate::metrics::metrics;
+use crate::shutdown::Shutdown;
+
+use answer::{Answer, Ending};
+pub use listener::{Accepted, ListenError, Listener, listen};
+use opening::Protocol;
+pub use workers::Workers;
+
+/// Streams that a client resets before they were looked at. A burst of cancelled calls is
+/// normal; more than this in one read is an attack on the accept queue.
+const RESET_STREAMS_PENDING_MAX: usize = 512;
+const RESET_STREAMS_OURS_MAX: usize = 1024;
+const HEADER_LIST_BYTES_MAX: u32 = 1024 * 1024;
+const HTTP1_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Between failed accepts, so that running out of file descriptors is not a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a port answers: gRPC by its content type, everything else from the pages.
+#[derive(Debug, Clone)]
+pub struct Services {
+    grpc: Routes,
+    pages: axum::Router,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub concurrent_streams_max: u32,
+    pub keepalive: Keepalive,
+    /// Until a new connection has shown which protocol it speaks.
+    pub opening_timeout: Duration,
+    /// For the head of an HTTP/1.1 request.
+    pub header_timeout: Duration,
+    /// A unary call that takes longer is logged.
+    pub slow_request: Duration,
+    /// What requests in flight get at shutdown.
+    pub drain: Duration,
+}
+
+/// For the log: who was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    Client,
+    Peer,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error("no request within {}s", .0.as_secs())]
+    Silent(Duration),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Protocol(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Limits {
+    pub fn new(concurrent_streams_max: u32, keepalive: Keepalive) -> Self {
+        Self {
+            concurrent_streams_max,
+            keepalive,
+            opening_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(60),
+            slow_request: Duration::MAX,
+            drain: Duration::from_millis(700),
+        }
+    }
+
+    pub fn with_slow_request(self, slow_request: Duration) -> Self {
+        Self {
+            slow_request,
+            ..self
+        }
+    }
+}
+
+impl Services {
+    pub fn new(grpc: Routes, pages: axum::Router) -> Self {
+        // Both set themselves up once here instead of at every clone.
+        Self {
+            grpc: grpc.prepare(),
+            pages: pages.with_state(()),
+        }
+    }
+
+    async fn answer(
+        mut self,
+        mut request: http::Request<Incoming>,
+        peer: Option<TcpConnectInfo>,
+        slow: Duration,
+    ) -> Result<http::Response<Answer>, std::convert::Infallible> {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
+        if is_grpc(&request) {
+            let mut ending = Ending::of(metrics().call(request.uri().path()), slow);
+            let response = self.grpc.call(request).await?;
+            ending.see(response.headers());
+            return Ok(response.map(|body| Answer::Grpc(body, ending)));
+        }
+        let response = self.pages.call(request).await?;
+        Ok(response.map(Answer::Page))
+    }
+}
+
+fn is_grpc(request: &http::Request<Incoming>) -> bool {
+    let content_type = request.headers().get(CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Accepts until shutdown begins, then drains; returns when no connection is left.
+pub async fn run(
+    endpoint: Endpoint,
+    listener: Listener,
+    services: Services,
+    workers: &Workers,
+    limits: Limits,
+    shutdown: Shutdown,
+) {
+    let connections = TaskTracker::new();
+    let cut = CancellationToken::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.begun() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, listener = %listener.url(), "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let connection = Connection {
+            endpoint,
+            services: services.clone(),
+            limits,
+            shutdown: shutdown.clone(),
+            cut: cut.clone(),
+        };
+        workers.spawn(connections.track_future(connection.serve(accepted)));
+    }
+    // From here on new clients are refused by the operating system.
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(limits.drain, connections.wait())
+        .await
+        .is_err()
+    {
+        cut.cancel();
+        connections.wait().await;
+    }
+}
+
+struct Connection {
+    endpoint: Endpoint,
+    services: Services,
+    limits: Limits,
+    shutdown: Shutdown,
+    cut: CancellationToken,
+}
+
+impl Connection {
+    async fn serve(self, accepted: Accepted) {
+        let remote = accepted.remote();
+        let cut = self.cut.clone();
+        let (endpoint, shutdown) = (self.endpoint, self.shutdown.clone());
+        let served = tokio::select! {
+            served = self.serve_accepted(accepted) => served,
+            () = cut.cancelled() => return,
+        };
+        match served {
+            Ok(()) => {}
+            Err(error) if shutdown.is_begun() => {
+                tracing::debug!(%error, remote_addr = %remote, "connection ended");
+            }
+            Err(ConnectionError::Io(error)) => {
+                tracing::debug!(%error, remote_addr = %remote, "connection ended");
+            }
+            Err(error) => reject(endpoint, &remote, &error),
+        }
+    }
+
+    async fn serve_accepted(self, accepted: Accepted) -> Result<(), ConnectionError> {
+        match accepted {
+            Accepted::Tcp {
+                stream,
+                local,
+                remote,
+            } => {
+                let stream = tokio::net::TcpStream::from_std(stream)?;
+                stream.set_nodelay(true)?;
+                self.serve_stream(stream, Some(connect_info(local, remote)))
+                    .await
+            }
+            Accepted::Unix { stream } => {
+                let stream = tokio::net::UnixStream::from_std(stream)?;
+                self.serve_stream(stream, None).await
+            }
+        }
+    }
+
+    async fn serve_stream<S>(
+        self,
+        stream: S,
+        peer: Option<TcpConnectInfo>,
+    ) -> Result<(), ConnectionError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let opening = tokio::time::timeout(self.limits.opening_timeout, opening::read(stream));
+        let opened = tokio::select! {
+            opened = opening => opened,
+            () = self.shutdown.begun() => return Ok(()),
+        };
+        let opened = opened.map_err(|_| ConnectionError::Silent(self.limits.opening_timeout))??;
+        // A probe of the port, or a client that changed its mind.
+        let Some((protocol, stream)) = opened else {
+            return Ok(());
+        };
+        let builder = builder(protocol, &self.limits);
+        let (services, slow) = (self.services, self.limits.slow_request);
+        let answer =
+            service_fn(move |request| services.clone().answer(request, peer.clone(), slow));
+        let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), answer));
+        let ended = tokio::select! {
+            ended = serving.as_mut() => ended,
+            () = self.shutdown.begun() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        ended.map_err(sort_error)
+    }
+}
+
+/// A client that goes away without goodbye is no news; a protocol error is.
+fn sort_error(error: Box<dyn std::error::Error + Send + Sync>) -> ConnectionError {
+    let of_hyper = error.downcast_ref::<hyper::Error>();
+    let went_away = of_hyper.is_some_and(|e| {
+        e.is_incomplete_message() || e.is_canceled() || e.is_closed() || e.is_timeout()
+    });
+    let io_below = std::error::Error::source(error.as_ref())
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .map(|io| io.kind());
+    match (went_away, io_below) {
+        (_, Some(kind)) => ConnectionError::Io(kind.into()),
+        (true, None) => ConnectionError::Io(io::ErrorKind::ConnectionReset.into()),
+        (false, None) => ConnectionError::Protocol(error),
+    }
+}
+
+fn reject(endpoint: Endpoint, remote: &str, error: &ConnectionError) {
+    match endpoint {
+        Endpoint::Client => tracing::warn!(
+            remote_addr = remote,
+            %error,
+            "rejected connection on client endpoint"
+        ),
+        Endpoint::Peer => {
+            tracing::warn!(remote_addr = remote, %error, "rejected connection on peer endpoint");
+        }
+    }
+}
+
+fn connect_info(local: SocketAddr, remote: SocketAddr) -> TcpConnectInfo {
+    TcpConnectInfo {
+        local_addr: Some(local),
+        remote_addr: Some(remote),
+    }
+}
+
+fn builder(protocol: Protocol, limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    match protocol {
+        Protocol::Http1 => {
+            builder
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.header_timeout)
+                .max_buf_size(HTTP1_BUFFER_BYTES_MAX);
+            builder.http1_only()
+        }
+        Protocol::Http2 => {
+            builder
+                .http2()
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(limits.concurrent_streams_max)
+                .max_pending_accept_reset_streams(RESET_STREAMS_PENDING_MAX)
+                .max_local_error_reset_streams(RESET_STREAMS_OURS_MAX)
+                .max_header_list_size(HEADER_LIST_BYTES_MAX)
+                .keep_alive_interval(limits.keepalive.interval)
+                .keep_alive_timeout(limits.keepalive.timeout);
+            builder.http2_only()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! The body of an answer, which counts how its call ended and says when it took long.
+//!
+//! Promise: every call that was counted as started is counted once as handled, with the code its
+//! client was sent; one that the client gave up is `Canceled`.
+//! Not known here: messages. So no value can get into the log from here.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::body::{Body, Frame, SizeHint};
+use tonic::{Code, Status};
+
+use crate::config::show_duration;
+use crate::metrics::Call;
+
+/// Of a call, or of a page.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Grpc(tonic::body::Body, Ending),
+    Page(axum::body::Body),
+}
+
+/// Waits for the code of a call.
+#[derive(Debug)]
+pub(super) struct Ending {
+    call: Option<&'static Call>,
+    begun: Instant,
+    slow: Duration,
+    bytes: u64,
+}
+
+impl Ending {
+    /// A unary call that takes longer than `slow` is logged.
+    pub(super) fn of(call: Option<&'static Call>, slow: Duration) -> Self {
+        if let Some(call) = call {
+            call.started();
+        }
+        Self {
+            call,
+            begun: Instant::now(),
+            slow,
+            bytes: 0,
+        }
+    }
+
+    /// A call that is refused before it starts has its code among the headers.
+    pub(super) fn see(&mut self, headers: &HeaderMap) {
+        if let Some(code) = headers.get(Status::GRPC_STATUS) {
+            self.end(Code::from_bytes(code.as_bytes()));
+        }
+    }
+
+    fn see_frame(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.bytes += data.len() as u64;
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.see(trailers);
+        }
+    }
+
+    fn end(&mut self, code: Code) {
+        let Some(call) = self.call.take() else { return };
+        call.handled(code);
+        let took = self.begun.elapsed();
+        if call.is_unary() && took > self.slow {
+            tracing::warn!(
+                method = call.path(),
+                code = ?code,
+                time_spent = show_duration(took),
+                expected_duration = show_duration(self.slow),
+                response_size = self.bytes,
+                "request took too long"
+            );
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.end(Code::Cancelled);
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Page(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Grpc(body, ending) => {
+                let polled = Pin::new(body).poll_frame(context);
+                match &polled {
+                    Poll::Ready(Some(Ok(frame))) => ending.see_frame(frame),
+                    Poll::Ready(Some(Err(status))) => ending.end(status.code()),
+                    Poll::Ready(None) => ending.end(Code::Unknown),
+                    Poll::Pending => {}
+                }
+                polled.map_err(Into::into)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Grpc(body, _) => body.is_end_stream(),
+            Self::Page(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Grpc(body, _) => body.size_hint(),
+            Self::Page(body) => body.size_hint(),
+        }
+    }
+}

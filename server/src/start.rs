@@ -1,0 +1,83 @@
+//! The composition root: a member from its configuration to its end.
+//!
+//! Order at start: key provider, slot, storage keys, log and state, raft, keyring, clients.
+//! Nothing is generated beside data that it could not open.
+
+mod bootstrap;
+mod member;
+mod pages;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::config::{Config, ConfigError};
+use crate::shutdown::Shutdown;
+
+pub use bootstrap::open_provider;
+
+/// Why a member did not start, or ended by itself. One line for a person.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("{}", .0.mistakes().iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Config(ConfigError),
+    #[error(transparent)]
+    Directory(#[from] crate::storage::DirectoryError),
+    #[error("key file: {0}")]
+    KeyFile(#[from] keys::KeyFileError),
+    #[error("--passphrase-file: {0}")]
+    Passphrase(#[from] keys::PassphraseError),
+    #[error("{0}")]
+    MemberKey(#[from] keys::MemberKeyFileError),
+    #[error(
+        "{} holds data but no member.key: without it nothing here can be opened. Put it back, or \
+         start this member anew under another name in an empty directory", path.display()
+    )]
+    MemberKeyLost { path: PathBuf },
+    #[error(
+        "{} was begun by member {found:x}, and these flags make member {given:x}: start with the \
+         flags of its first start, or remove the directory", path.display()
+    )]
+    OtherMember { path: PathBuf, found: u64, given: u64 },
+    #[error("{} {what}", path.display())]
+    Identity { path: PathBuf, what: &'static str },
+    #[error("key provider: {0}")]
+    Provider(keys::ProviderError),
+    #[error("raft log: {0}")]
+    Log(#[from] crate::storage::log::LogError),
+    #[error(transparent)]
+    State(#[from] crate::apply::Poison),
+    #[error(
+        "the state has applied up to {applied} and the raft log starts at {first}: entries between \
+         them are lost. Replace this member under a new id, or restore a backup"
+    )]
+    LogStartsAfterState { applied: u64, first: u64 },
+    #[error("member {member:x} has already been bootstrapped: the cluster knows it with another \
+             data directory. A member that has lost its data must be replaced under a new id")]
+    AlreadyBootstrapped { member: u64 },
+    #[error("--initial-cluster-state: this release cannot join an existing cluster yet; start all \
+             members of a new cluster with \"new\"")]
+    CannotJoin,
+    #[error("cannot listen on {url}: {source}")]
+    Listen { url: String, source: std::io::Error },
+    #[error("raft: {0}")]
+    Raft(String),
+    #[error("{what}: {source}")]
+    Io { what: &'static str, source: std::io::Error },
+}
+
+/// Runs a member until it is told to stop, or cannot go on.
+pub fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
+    // Raft, replication and apply keep their threads to themselves; clients are served elsewhere.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("raft")
+        .enable_all()
+        .build()
+        .map_err(|source| StartError::Io { what: "cannot start threads", source })?;
+    let outcome = runtime.block_on(member::run(Arc::new(config), shutdown));
+    // A task that does not end must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    outcome
+}

@@ -1,0 +1,209 @@
+//! From a data directory and a key provider to an identity, storage keys and a state.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use keys::{
+    Argon2Cost, DirectoryId, FileProvider, MemberKey, PassphraseProvider, Provider, StorageKeys,
+};
+
+use super::StartError;
+use crate::apply::Machine;
+use crate::config::{ClusterState, Config, KeySource};
+use crate::raft::{Identity, cluster_id, member_id};
+use crate::storage::log::{DirectoryDisk, LogDisk, LogOptions, RaftLog};
+use crate::storage::{DataDir, Store, StoreOptions};
+
+/// What stands before raft can start.
+pub(super) struct Opened {
+    pub(super) directory: DataDir,
+    pub(super) member_key: MemberKey,
+    pub(super) identity: Identity,
+    pub(super) store: Store,
+    pub(super) machine: Machine,
+    pub(super) log: RaftLog,
+    /// The members of the cluster to bootstrap; none once an entry has been applied.
+    pub(super) bootstrap: Option<Members>,
+}
+
+/// Names and peer URLs by member id.
+pub(super) type Members = BTreeMap<u64, (String, Vec<String>)>;
+
+pub(super) fn open(config: &Config) -> Result<Opened, StartError> {
+    let directory = DataDir::open(&config.data_dir)?;
+    let has_member_key = directory.member_key().exists();
+    if directory.has_state() && !has_member_key {
+        return Err(StartError::MemberKeyLost { path: config.data_dir.clone() });
+    }
+    let provider = open_provider(&config.key_source, has_member_key)?;
+    if directory.has_state() {
+        resume(config, directory, provider.as_ref())
+    } else {
+        begin(config, directory, provider.as_ref())
+    }
+}
+
+/// A start that is not the first.
+fn resume(
+    config: &Config,
+    directory: DataDir,
+    provider: &dyn Provider,
+) -> Result<Opened, StartError> {
+    let lost = |what| StartError::Identity { path: config.data_dir.clone(), what };
+    let member_key = MemberKey::load(&directory.member_key(), provider)?;
+    let storage_keys = member_key.storage_keys().clone();
+    let identity = read_identity(&directory, &storage_keys, &member_key)?;
+    let store = directory.open_state(storage_keys.clone(), StoreOptions::default())?;
+    let store = store.ok_or_else(|| lost("has no state"))?;
+    let machine = Machine::recover(store.clone(), identity.member_id)?;
+    let disk = log_disk(&directory)?;
+    let bootstrap = match machine.applied().last {
+        None => {
+            config.check_bootstrap().map_err(StartError::Config)?;
+            Some(bootstrap_members(config))
+        }
+        Some(_) if !RaftLog::exists(&*disk)? => {
+            return Err(lost(
+                "has lost its raft log, and with it this member's votes: replace the member \
+                 under a new id",
+            ));
+        }
+        Some(_) => None,
+    };
+    let log = RaftLog::open(disk, Arc::new(storage_keys), LogOptions::default())?;
+    Ok(Opened { directory, member_key, identity, store, machine, log, bootstrap })
+}
+
+/// The first start, or the next attempt at one that a crash cut short.
+fn begin(
+    config: &Config,
+    mut directory: DataDir,
+    provider: &dyn Provider,
+) -> Result<Opened, StartError> {
+    config.check_bootstrap().map_err(StartError::Config)?;
+    if config.initial_cluster_state == ClusterState::Existing {
+        return Err(StartError::CannotJoin);
+    }
+    let members = bootstrap_members(config);
+    let own_urls: Vec<String> =
+        config.advertise_peer_urls.iter().map(|url| url.as_str().to_owned()).collect();
+    let own_id = member_id(&own_urls, &config.initial_cluster_token);
+    let member_key = own_member_key(config, &directory, provider, own_id)?;
+    let ids: Vec<u64> = members.keys().copied().collect();
+    let identity = Identity {
+        cluster_id: cluster_id(&ids),
+        member_id: own_id,
+        name: config.name.clone(),
+        directory_id: *member_key.outline().directory_id.as_bytes(),
+    };
+    let storage_keys = member_key.storage_keys().clone();
+    write_identity(&directory, &storage_keys, &identity)?;
+    let staged = directory.stage(storage_keys.clone(), StoreOptions::default())?;
+    let machine = Machine::create(staged.store().clone(), own_id)?;
+    let store = directory.publish(staged, None)?;
+    let log = RaftLog::open(log_disk(&directory)?, Arc::new(storage_keys), LogOptions::default())?;
+    let bootstrap = Some(members);
+    Ok(Opened { directory, member_key, identity, store, machine, log, bootstrap })
+}
+
+fn own_member_key(
+    config: &Config,
+    directory: &DataDir,
+    provider: &dyn Provider,
+    own_id: u64,
+) -> Result<MemberKey, StartError> {
+    let path = directory.member_key();
+    if path.exists() {
+        let begun = MemberKey::load(&path, provider)?;
+        let found = begun.outline().member_id;
+        if found != own_id {
+            let path = config.data_dir.clone();
+            return Err(StartError::OtherMember { path, found, given: own_id });
+        }
+        return Ok(begun);
+    }
+    let made =
+        MemberKey::create(own_id, DirectoryId::random(), provider).map_err(StartError::Provider)?;
+    made.save(&path)?;
+    Ok(made)
+}
+
+fn log_disk(directory: &DataDir) -> Result<Arc<dyn LogDisk>, StartError> {
+    let disk = DirectoryDisk::open(&directory.log())
+        .map_err(|source| StartError::Io { what: "cannot open the raft log", source })?;
+    Ok(Arc::new(disk))
+}
+
+fn bootstrap_members(config: &Config) -> Members {
+    config
+        .initial_cluster
+        .members()
+        .map(|(name, urls)| {
+            let urls: Vec<String> = urls.iter().map(|url| url.as_str().to_owned()).collect();
+            (member_id(&urls, &config.initial_cluster_token), (name.to_owned(), urls))
+        })
+        .collect()
+}
+
+/// The provider that the flags name. `data_exists`: a key file that is missing must not be made.
+pub fn open_provider(
+    source: &KeySource,
+    data_exists: bool,
+) -> Result<Box<dyn Provider>, StartError> {
+    Ok(match source {
+        KeySource::GeneratedKeyFile { path } => {
+            let (provider, generated) = FileProvider::load_or_generate(path, data_exists)?;
+            if generated {
+                warn_of_generated_key(path);
+            }
+            Box::new(provider)
+        }
+        KeySource::KeyFile { path } => Box::new(FileProvider::load(path)?),
+        KeySource::Passphrase { path } => {
+            Box::new(PassphraseProvider::from_file(path, Argon2Cost::DEFAULT)?)
+        }
+    })
+}
+
+fn warn_of_generated_key(path: &Path) {
+    tracing::warn!(
+        key_file = %path.display(),
+        data_dir = %path.with_extension("").display(),
+        "generated a root key file beside the data directory; it protects only data that leaves \
+         this machine without it: move it elsewhere and name it with --key-file, or use \
+         --key-provider=passphrase"
+    );
+}
+
+/// The row key of the sealed identity file, and a keyspace number that no store uses.
+const IDENTITY_ROW: (u8, &[u8]) = (255, b"identity");
+
+fn write_identity(
+    directory: &DataDir,
+    storage_keys: &StorageKeys,
+    identity: &Identity,
+) -> Result<(), StartError> {
+    let sealed = storage_keys.seal_row(IDENTITY_ROW.0, IDENTITY_ROW.1, &identity.encode());
+    Ok(directory.write_identity(&sealed)?)
+}
+
+fn read_identity(
+    directory: &DataDir,
+    storage_keys: &StorageKeys,
+    member_key: &MemberKey,
+) -> Result<Identity, StartError> {
+    let wrong = |what| StartError::Identity { path: directory.root().join("identity"), what };
+    let sealed = directory.read_identity()?.ok_or_else(|| wrong("is missing"))?;
+    let bytes = storage_keys
+        .open_row(IDENTITY_ROW.0, IDENTITY_ROW.1, &sealed)
+        .map_err(|_| wrong("is damaged or of another directory"))?;
+    let identity = Identity::decode(&bytes).ok_or_else(|| wrong("is of another release"))?;
+    let outline = member_key.outline();
+    if identity.member_id != outline.member_id
+        || identity.directory_id != *outline.directory_id.as_bytes()
+    {
+        return Err(wrong("and member.key belong to different members"));
+    }
+    Ok(identity)
+}

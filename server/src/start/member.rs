@@ -1,0 +1,296 @@
+//! A running member: its parts in the order in which they start, and how it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use proto::sealkv::peer as pb;
+use tonic::service::Routes;
+
+use super::StartError;
+use super::bootstrap::{self, Opened};
+use super::pages::PagesNode;
+use crate::access::{Door, Internal, Permitted};
+use crate::apply::Machine;
+use crate::command::PublishMember;
+use crate::config::{Config, MemberUrl};
+use crate::key_service::{KeyService, KeyringFollower};
+use crate::lease::lessor::ttl_seconds_min;
+use crate::raft::{Consensus, Identity, Lane, Node, NodeOptions, PeerService, Peers};
+use crate::rpc::{Edge, Limits};
+use crate::seal::Sealer;
+use crate::serve::{self, Endpoint, Listener, Services, Workers};
+use crate::shutdown::Shutdown;
+use crate::storage::log::RaftLog;
+use crate::watch::Hub;
+
+/// How long a new member waits for an answer when it asks its peers whether they know it.
+const KNOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between attempts to publish this member's name and client URLs.
+const PUBLISH_RETRY: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), StartError> {
+    shutdown
+        .on_signals()
+        .map_err(|source| StartError::Io { what: "cannot listen for signals", source })?;
+    let peer_listeners = listen(&config.listen_peer_urls, &config)?;
+    let client_listeners = listen(&config.listen_client_urls, &config)?;
+    let opening = config.clone();
+    let opened = tokio::task::spawn_blocking(move || bootstrap::open(&opening))
+        .await
+        .map_err(|error| StartError::Raft(error.to_string()))??;
+    let member = Member::start(&config, opened).await?;
+    let workers = Arc::new(
+        Workers::start_per_core()
+            .map_err(|source| StartError::Io { what: "cannot start threads", source })?,
+    );
+    // Peers are answered to the very end: leadership is handed over after the clients are gone.
+    let peers_end = Shutdown::new();
+    let peer_tasks =
+        member.serve_peers(&config, peer_listeners, &workers, &peers_end);
+    let ended = member.live(&config, client_listeners, &workers, &shutdown).await;
+    member.consensus.resign().await;
+    peers_end.begin();
+    for task in peer_tasks {
+        let _ = task.await;
+    }
+    member.consensus.stop().await;
+    ended
+}
+
+fn listen(urls: &[MemberUrl], config: &Config) -> Result<Vec<Listener>, StartError> {
+    urls.iter()
+        .map(|url| {
+            serve::listen(url, config.reuse_port)
+                .map_err(|e| StartError::Listen { url: e.url.to_string(), source: e.error })
+        })
+        .collect()
+}
+
+struct Member {
+    consensus: Consensus,
+    keys: KeyService,
+    edge: Edge,
+    peers: Routes,
+}
+
+impl Member {
+    async fn start(config: &Config, opened: Opened) -> Result<Self, StartError> {
+        let Opened { directory, member_key, identity, store, machine, log, bootstrap } = opened;
+        let storage_keys = member_key.storage_keys().clone();
+        let view = Arc::new(ArcSwap::new(machine.view()));
+        let peers = Peers::new(identity.clone(), view.clone(), config.election_timeout);
+        if let Some(members) = &bootstrap {
+            let others = members.iter().filter(|(id, _)| **id != identity.member_id);
+            for (id, (_, urls)) in others {
+                refuse_if_known(&peers, &identity, *id, urls).await?;
+            }
+        }
+        refuse_hole(&log, &machine)?;
+        let sealer = Sealer::new();
+        let hub = Hub::start(machine.view())
+            .map_err(|source| StartError::Io { what: "cannot start threads", source })?;
+        let member_key_path = directory.member_key();
+        let directory = Arc::new(Mutex::new(directory));
+        let consensus = Node {
+            identity,
+            options: node_options(config),
+            directory: directory.clone(),
+            store,
+            machine,
+            log,
+            sealer: sealer.clone(),
+            keyring: KeyringFollower::new(member_key.slot().clone(), sealer.clone()),
+            hub: hub.clone(),
+            peers,
+            view,
+            bootstrap,
+        }
+        .start()
+        .await
+        .map_err(|error| StartError::Raft(error.to_string()))?;
+        let keys = KeyService::new(consensus.clone(), member_key, member_key_path);
+        let peer_service =
+            PeerService::new(consensus.clone(), keys.clone(), directory, storage_keys);
+        let edge = Edge {
+            replica: Arc::new(consensus.clone()),
+            key_admin: Arc::new(keys.clone()),
+            sealer,
+            hub,
+            door: Door::new(),
+            limits: Arc::new(limits(config)),
+        };
+        Ok(Self { consensus, keys, edge, peers: Routes::new(peer_service) })
+    }
+
+    fn serve_peers(
+        &self,
+        config: &Config,
+        listeners: Vec<Listener>,
+        workers: &Arc<Workers>,
+        end: &Shutdown,
+    ) -> Vec<tokio::task::JoinHandle<()>> {
+        let services = Services::new(self.peers.clone(), crate::http::peer_pages());
+        let limits = serve::Limits::new(u32::MAX, config.keepalive);
+        serve_all(Endpoint::Peer, listeners, &services, workers, limits, end)
+    }
+
+    /// From the first election to the request to stop.
+    async fn live(
+        &self,
+        config: &Config,
+        listeners: Vec<Listener>,
+        workers: &Arc<Workers>,
+        shutdown: &Shutdown,
+    ) -> Result<(), StartError> {
+        let consensus = &self.consensus;
+        tokio::spawn(self.keys.clone().run());
+        tokio::spawn(consensus.clone().watch_leases(config.election_timeout));
+        tokio::spawn(consensus.clone().schedule_snapshots(config.snapshot_count));
+        tokio::spawn(publish(consensus.clone(), config.clone()));
+        let mut expelled = consensus.peers().expelled();
+        let member = consensus.member_id();
+        let trouble = async {
+            tokio::select! {
+                _ = expelled.wait_for(|expelled| *expelled) => {
+                    StartError::AlreadyBootstrapped { member }
+                }
+                reason = consensus.failed() => StartError::Raft(reason),
+            }
+        };
+        tokio::pin!(trouble);
+        let ready = async {
+            self.keys.ready().await;
+            while consensus.read_barrier().await.is_err() {}
+        };
+        tokio::select! {
+            () = ready => {}
+            () = shutdown.begun() => return Ok(()),
+            error = &mut trouble => return Err(error),
+        }
+        let pages = crate::http::pages(PagesNode { edge: self.edge.clone() });
+        let services = Services::new(self.edge.services(), pages);
+        let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive)
+            .with_slow_request(config.warning_unary_request_duration);
+        for listener in &listeners {
+            tracing::info!(listener = %listener.url(), "ready to serve client requests");
+        }
+        let tasks = serve_all(Endpoint::Client, listeners, &services, workers, limits, shutdown);
+        let ended = tokio::select! {
+            () = shutdown.begun() => Ok(()),
+            error = &mut trouble => Err(error),
+        };
+        shutdown.begin();
+        for task in tasks {
+            let _ = task.await;
+        }
+        ended
+    }
+}
+
+fn serve_all(
+    endpoint: Endpoint,
+    listeners: Vec<Listener>,
+    services: &Services,
+    workers: &Arc<Workers>,
+    limits: serve::Limits,
+    end: &Shutdown,
+) -> Vec<tokio::task::JoinHandle<()>> {
+    listeners
+        .into_iter()
+        .map(|listener| {
+            let (services, workers, end) = (services.clone(), workers.clone(), end.clone());
+            tokio::spawn(async move {
+                serve::run(endpoint, listener, services, &workers, limits, end).await;
+            })
+        })
+        .collect()
+}
+
+/// A member that its peers know by another data directory has lost its log and its votes.
+async fn refuse_if_known(
+    peers: &Peers,
+    identity: &Identity,
+    peer: u64,
+    urls: &[String],
+) -> Result<(), StartError> {
+    let Ok(mut client) = peers.client(urls, Lane::Control) else { return Ok(()) };
+    let call = client.greet(peers.request(peer, pb::GreetRequest {}));
+    // Nobody there: a cluster that starts for the first time, or a peer that will say so later.
+    let Ok(answer) = tokio::time::timeout(KNOWN_TIMEOUT, call).await else { return Ok(()) };
+    let known_elsewhere = match answer {
+        Ok(answer) => {
+            let known = answer.into_inner().caller_directory_id;
+            !known.is_empty() && known[..] != identity.directory_id[..]
+        }
+        Err(status) => {
+            peers.note(&status);
+            *peers.expelled().borrow()
+        }
+    };
+    if known_elsewhere {
+        return Err(StartError::AlreadyBootstrapped { member: identity.member_id });
+    }
+    Ok(())
+}
+
+/// Entries between the applied state and the log's start are lost: raft would send a member whose
+/// log looks complete no snapshot.
+fn refuse_hole(log: &RaftLog, machine: &Machine) -> Result<(), StartError> {
+    let purged = log.bounds().purged.map(|at| at.index);
+    let applied = machine.applied().last.map(|at| at.index);
+    match purged {
+        Some(purged) if applied < Some(purged) => Err(StartError::LogStartsAfterState {
+            applied: applied.unwrap_or(0),
+            first: purged + 1,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Tells the cluster this member's name, client URLs and data directory.
+async fn publish(consensus: Consensus, config: Config) {
+    let identity = consensus.peers().identity().clone();
+    loop {
+        let body = PublishMember {
+            id: identity.member_id,
+            name: config.name.clone(),
+            client_urls: config
+                .advertise_client_urls
+                .iter()
+                .map(|url| url.as_str().to_owned())
+                .collect(),
+            directory_id: identity.directory_id,
+        };
+        let permitted = Permitted::internal(Internal::MemberStart, body.into());
+        match consensus.propose(permitted).await {
+            Ok(_) => return,
+            Err(error) => {
+                tracing::debug!(%error, "this member is not published yet");
+                tokio::time::sleep(PUBLISH_RETRY).await;
+            }
+        }
+    }
+}
+
+fn node_options(config: &Config) -> NodeOptions {
+    NodeOptions {
+        heartbeat_interval: config.heartbeat_interval,
+        election_timeout: config.election_timeout,
+        snapshot_count: config.snapshot_count,
+        snapshot_catchup_entries: config.snapshot_catchup_entries,
+        request_timeout: config.request_timeout(),
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        request_bytes_max: config.request_bytes_max,
+        txn_ops_max: config.txn_ops_max,
+        quota_bytes: config.quota_bytes,
+        lease_ttl_seconds_min: ttl_seconds_min(config.election_timeout),
+        watch_progress_interval: config.watch_progress_interval,
+        election_timeout: config.election_timeout,
+    }
+}

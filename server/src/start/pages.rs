@@ -1,0 +1,66 @@
+//! What the web pages ask of this member, answered from the edge.
+
+use crate::command::AlarmKind;
+use crate::http;
+use crate::mvcc::key_range::KeyRange;
+use crate::rpc::Edge;
+
+/// A member, as its pages see it.
+#[derive(Clone)]
+pub(super) struct PagesNode {
+    pub(super) edge: Edge,
+}
+
+/// Worded as etcd words it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct ReadFailed(String);
+
+impl http::Node for PagesNode {
+    type ReadError = ReadFailed;
+
+    async fn read(&self, linearizable: bool) -> Result<(), ReadFailed> {
+        if linearizable {
+            let barrier = self.edge.replica.read_barrier().await;
+            barrier.map_err(|error| ReadFailed(tonic::Status::from(error).message().to_owned()))?;
+        }
+        let view = self.edge.replica.view();
+        // The first key there is, as etcd's health check reads one.
+        let everything = KeyRange::from_wire(b"\0".as_slice().into(), b"\0".as_slice().into());
+        let _ = view.index.read().range(&everything, view.revision, 1, None);
+        Ok(())
+    }
+
+    fn condition(&self) -> http::Condition {
+        let status = self.edge.replica.status();
+        let view = self.edge.replica.view();
+        let everything = KeyRange::from_wire(b"\0".as_slice().into(), b"\0".as_slice().into());
+        let alarms = view
+            .alarms
+            .iter()
+            .map(|(kind, member_id)| http::MemberAlarm {
+                member_id,
+                kind: match kind {
+                    AlarmKind::NoSpace => http::AlarmKind::NoSpace,
+                    AlarmKind::Corrupt => http::AlarmKind::Corrupt,
+                },
+            })
+            .collect();
+        http::Condition {
+            member_id: status.member_id,
+            has_leader: status.leader != 0,
+            is_leader: status.leader == status.member_id,
+            is_learner: status.is_learner,
+            root_opened: self.edge.sealer.is_open(),
+            committed_index: status.committed_index,
+            applied_index: status.applied_index,
+            revision: view.revision,
+            compact_revision: view.compact_revision,
+            keys: view.index.read().count(&everything, view.revision),
+            disk_bytes: status.disk_bytes,
+            logical_bytes: view.stored_bytes,
+            quota_bytes: self.edge.limits.quota_bytes,
+            alarms,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Leases: grant, attach, renew, list, revoke, expiry, as etcd answers them.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use proto::etcdserverpb as pb;
+use tests::client::{Client, prefix_end};
+use tests::cluster::Cluster;
+use tests::{txn, wait};
+
+async fn put_with_lease(client: &Client, key: &'static str, lease: i64) {
+    client
+        .put_request(pb::PutRequest {
+            key: key.into(),
+            value: "v".into(),
+            lease,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+}
+
+async fn keys_of(client: &Client, lease: i64) -> Vec<Bytes> {
+    let mut keys = client.time_to_live(lease, true).await.unwrap().keys;
+    keys.sort();
+    keys
+}
+
+#[tokio::test]
+async fn a_grant_keeps_the_asked_id_or_picks_a_positive_one() {
+    let cluster = Cluster::single().await;
+    let client = cluster.client().await;
+    let asked = client.grant(42, 100).await.unwrap();
+    assert_eq!(
+        (
+            asked.id,
+            asked.ttl,
+            asked.error.as_str(),
+            asked.header.unwrap().revision
+        ),
+        (42, 100, "", 1)
+    );
+    let picked = client.grant(0, 100).await.unwrap();
+    assert!(picked.id > 0);
+    let raised = client.grant(43, 1).await.unwrap();
+    assert_eq!(raised.ttl, 2, "raised to the minimum");
+    assert_eq!(client.grant(44, 0).await.unwrap().ttl, 2);
+}
+
+#[tokio::test]
+async fn time_to_live_tells_what_is_left_and_which_keys_hang_on_it() {
+    let cluster = Cluster::single().await;
+    let client = cluster.client().await;
+    client.grant(42, 100).await.unwrap();
+    put_with_lease(&client, "b", 42).await;
+    put_with_lease(&client, "a", 42).await;
+    let left = client.time_to_live(42, false).await.unwrap();
+    assert!((90..=100).contains(&left.ttl), "{}", left.ttl);
+    assert_eq!((left.id, left.granted_ttl, left.keys.len()), (42, 100, 0));
+    assert_eq!(keys_of(&client, 42).await, ["a", "b"]);
+    let unknown = client.time_to_live(43, true).await.unwrap();
+    assert_eq!(
+        (
+            unknown.id,
+            unknown.ttl,
+            unknown.granted_ttl,
+            unknown.keys.len()
+        ),
+        (43, -1, 0, 0)
+    );
+}
+
+#[tokio::test]
+async fn keys_move_between_leases_and_leave_them() {
+    let cluster = Cluster::single().await;
+    let client = cluster.client().await;
+    client.grant(1, 100).await.unwrap();
+    client.grant(2, 100).await.unwrap();
+    put_with_lease(&client, "a", 1).await;
+    put_with_lease(&client, "b", 1).await;
+    put_with_lease(&client, "c", 1).await;
+    put_with_lease(&client, "a", 2).await;
+    client.put("b", "no lease").await.unwrap();
+    client.delete("c").await.unwrap();
+    assert_eq!(keys_of(&client, 1).await, Vec::<Bytes>::new());
+    assert_eq!(keys_of(&client, 2).await, ["a"]);
+    client.revoke(1).await.unwrap();
+    assert_eq!(
+        client.prefix("").await.unwrap_err().message(),
+        "etcdserver: key is not provided"
+    );
+    let everything = pb::RangeRequest {
+        key: "\0".into(),
+        range_end: "\0".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        client.range(everything).await.unwrap().count,
+        2,
+        "revoking an empty lease removes nothing"
+    );
+}
+
+#[tokio::test]
+async fn revoking_deletes_the_attached_keys_as_one_revision() {
+    let cluster = Cluster::single().await;
+    let client = cluster.client().await;
+    client.grant(7, 100).await.unwrap();
+    put_with_lease(&client, "a", 7).await;
+    put_with_lease(&client, "b", 7).await;
+    let revoked = client.revoke(7).await.unwrap();
+    assert_eq!(revoked.header.unwrap().revision, 4);
+    assert_eq!(
+        client
+            .range(pb::RangeRequest {
+                key: "a".into(),
+                range_end: "c".into(),
+                ..Default::default()
+            })
+            .await
+            .unwrap()
+            .count,
+        0
+    );
+    assert_eq!(client.time_to_live(7, false).await.unwrap().ttl, -1);
+    client.grant(8, 100).await.unwrap();
+    assert_eq!(
+        client.revoke(8).await.unwrap().header.unwrap().revision,
+        4,
+        "nothing attached, no new revision"
+    );
+}
+
+#[tokio::test]
+async fn leases_are_listed_by_what_is_left_of_them() {
+    let cluster = Cluster::single().await;
+    let client = cluster.client().await;
+    for (id, ttl) in [(1, 300), (2, 100), (3, 200)] {
+        client.grant(id, ttl).await.unwrap();
+    }
+    let ids: Vec<i64> = client
+        .leases()
+        .await
+        .unwrap()
+        .leases
+        .iter()
+        .map(|lease| lease.id)
+        .collect();
+    assert_eq!(ids, [2, 3, 1]);
+}
+
+#[tokio::test]
+async fn a_lease_that_nobody_renews_expires_with_its_keys_and_not_early() {
+    let cluster = Cluster::single().await;
+    let client = cluster.client().await;
+    let granted = Instant::now();
+    client.grant(7, 2).await.unwrap();
+    put_with_lease(&client, "l/a", 7).await;
+    client.put("other", "stays").await.unwrap();
+    let request = pb::WatchCreateRequest {
+        key: "l/".into(),
+        range_end: prefix_end(b"l/"),
+        ..Default::default()
+    };
+    let mut stream = client.watch(request).await.unwrap();
+    let events = stream.events(1).await;
+    assert!(
+        granted.elapsed() >= Duration::from_secs(2),
+        "expired after {:?}",
+        granted.elapsed()
+    );
+    assert_eq!(events[0].kv.as_ref().unwrap().key, "l/a");
+    assert_eq!(client.get("other").await.unwrap().count, 1);
+    assert_eq!(client.time_to_live(7, false).await.unwrap().ttl, -1);
+}
+
+#[tokio::test]
+async fn a_lease_that_is_renewed_lives_on() {
+    let cluster = Cluster::single().await;
+    let client = cluster.client().await;
+    client.grant(7, 2).await.unwrap();
+    put_with_lease(&client, "a", 7).await;
+    let granted = Instant::now();
+    while granted.elapsed() < Duration::from_secs(5) {
+        assert_eq!(client.keep_alive(7).await.unwrap().ttl, 2);
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    assert_eq!(client.get("a").await.unwrap().count, 1);
+    wait::until(
+        "the lease to expire once nobody renews it",
+        Duration::from_secs(15),
+        async || (client.get("a").await.unwrap().count == 0).then_some(()),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn attached_in_a_transaction_and_kept_over_a_restart() {
+    let mut cluster = Cluster::single().await;
+    let client = cluster.client().await;
+    client.grant(7, 600).await.unwrap();
+    let attached = pb::PutRequest {
+        key: "a".into(),
+        lease: 7,
+        ..Default::default()
+    };
+    client
+        .txn(txn::always(vec![
+            txn::put_request(attached),
+            txn::put("b", ""),
+        ]))
+        .await
+        .unwrap();
+    cluster.members[0].kill();
+    cluster.members[0].start().await;
+    let client = cluster.client().await;
+    assert_eq!(keys_of(&client, 7).await, ["a"]);
+    let left = client.time_to_live(7, false).await.unwrap();
+    assert_eq!(left.granted_ttl, 600);
+    assert!(left.ttl > 500);
+    client.revoke(7).await.unwrap();
+    assert_eq!(
+        (
+            client.get("a").await.unwrap().count,
+            client.get("b").await.unwrap().count
+        ),
+        (0, 1)
+    );
+}
