@@ -133,6 +133,9 @@ impl From<ProposeError> for Status {
                 Status::resource_exhausted("etcdserver: too many requests")
             }
             ProposeError::RequestTooLarge => BadRequest::RequestTooLarge.into(),
+            ProposeError::CannotOpen => {
+                Status::unavailable("sealkv: the leader has not opened the root key")
+            }
             ProposeError::Stopped => stopped(),
             ProposeError::Corrupt => Status::data_loss(CORRUPT),
         }
@@ -233,6 +236,9 @@ fn refused(refusal: &Refusal) -> Status {
         }
         Refusal::Corrupt => Status::data_loss(CORRUPT),
         Refusal::MemberNotFound => Status::not_found("etcdserver: member not found"),
+        Refusal::AnotherDirectory => {
+            Status::failed_precondition("etcdserver: member has already been bootstrapped")
+        }
         Refusal::Keys(refusal) => Status::failed_precondition(format!("sealkv: {refusal}")),
         Refusal::AnotherDirectory => {
             Status::failed_precondition("etcdserver: member has already been bootstrapped")
