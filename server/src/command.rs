@@ -243,7 +243,11 @@ impl Command {
     fn flags(&self) -> u32 {
         let sealed = matches!(&self.body, Body::Txn(txn) if txn.has_sealed_operands());
         let rest = self.header.flags & !FLAG_SEALED_OPERANDS;
-        if sealed { rest | FLAG_SEALED_OPERANDS } else { rest }
+        if sealed {
+            rest | FLAG_SEALED_OPERANDS
+        } else {
+            rest
+        }
     }
 
     /// Reads a command. Values and keys share the memory of `bytes`.
@@ -337,5 +341,296 @@ impl Envelope {
     #[must_use]
     pub fn may_be_forwarded(&self) -> bool {
         matches!(self.kind, 1..=4 | 10 | 11 | 20 | 30 | 31 | 40..=43)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::mvcc::key_range::KeyRange;
+    use crate::mvcc::read::RangeQuery;
+
+    fn header() -> Header {
+        Header {
+            user: "root".into(),
+            auth_revision: 7,
+            clock_ms: -5,
+            ..Header::new(RequestId {
+                member: 1 << 63,
+                seq: 2,
+            })
+        }
+    }
+
+    fn reads_back(body: impl Into<Body>) {
+        let command = Command::new(header(), body);
+        let again = Command::decode(&command.encode()).unwrap();
+        assert_eq!(again.body, command.body);
+        assert_eq!(
+            Header {
+                flags: 0,
+                ..again.header
+            },
+            command.header
+        );
+    }
+
+    fn position(revision: i64) -> Position {
+        Position::Snapshot {
+            revision,
+            last_key: Bytes::from_static(b"k"),
+        }
+    }
+
+    #[test]
+    fn every_body_is_read_as_it_was_written() {
+        let range = KeyRange::from_wire(Bytes::from_static(b"a"), Bytes::from_static(b"\0"));
+        let put = Put {
+            key: Bytes::from_static(b"a"),
+            sealed_value: Bytes::from_static(b"sealed"),
+            lease: -1,
+            ignore_value: true,
+            ignore_lease: true,
+        };
+        let delete = DeleteRange {
+            range: range.clone(),
+            prev: true,
+        };
+        let spec = PluginSpec {
+            name: "index".into(),
+            watch_prefixes: vec![Bytes::from_static(b"/services/")],
+            sha256: [9; 32],
+            chunks: 3,
+            ..PluginSpec::default()
+        };
+        let letter = DeadLetter {
+            revision: 4,
+            error: "reject".into(),
+            ..DeadLetter::default()
+        };
+        reads_back(put.clone());
+        reads_back(delete.clone());
+        reads_back(Compact { revision: 9 });
+        reads_back(LeaseGrant {
+            id: 1,
+            ttl_seconds: 2,
+        });
+        reads_back(LeaseRevoke { id: -1 });
+        reads_back(LeaseExpire {
+            term: 3,
+            ids: vec![1, -2],
+        });
+        reads_back(LeaseCheckpoint {
+            remaining_seconds: vec![(1, 2), (3, 0)],
+        });
+        reads_back(ChangeAlarm {
+            activate: true,
+            member: 4,
+            kind: AlarmKind::Corrupt,
+        });
+        reads_back(PluginChunk {
+            sha256: [1; 32],
+            index: 2,
+            data: Bytes::from_static(b"wasm"),
+        });
+        reads_back(DeployPlugin { spec });
+        for (generation, state) in [
+            (None, PluginState::Paused),
+            (Some(4), PluginState::Incompatible),
+        ] {
+            reads_back(SetPluginState {
+                name: "index".into(),
+                generation,
+                state,
+                reason: "why".into(),
+            });
+        }
+        reads_back(DeletePlugin {
+            name: "index".into(),
+        });
+        reads_back(CommitPlugin {
+            name: "index".into(),
+            generation: 2,
+            term: 3,
+            from: position(4),
+            to: Position::Changes {
+                revision: 4,
+                sub: u32::MAX,
+            },
+            effects: vec![EffectOp::Put(put), EffectOp::DeleteRange(delete)],
+            dead_letters: vec![letter],
+            hops: 8,
+        });
+    }
+
+    fn compare() -> impl Strategy<Value = Compare> {
+        let value = prop_oneof![
+            any::<[u8; 3]>().prop_map(|it| ValueCompare::Sealed(it.to_vec().into())),
+            (any::<bool>(), any::<i64>(), any::<u64>()).prop_map(
+                |(result, revision, live_keys)| ValueCompare::Outcome {
+                    result,
+                    revision,
+                    live_keys
+                }
+            ),
+        ];
+        let target = prop_oneof![
+            any::<i64>().prop_map(CompareTarget::Version),
+            any::<i64>().prop_map(CompareTarget::Created),
+            any::<i64>().prop_map(CompareTarget::Modified),
+            any::<i64>().prop_map(CompareTarget::Lease),
+            value.prop_map(CompareTarget::Value),
+        ];
+        use CompareResult::{Equal, Greater, Less, NotEqual};
+        let result = proptest::sample::select(vec![Equal, Greater, Less, NotEqual]);
+        (range(), result, target).prop_map(|(range, result, target)| Compare {
+            range,
+            result,
+            target,
+        })
+    }
+
+    fn range() -> impl Strategy<Value = KeyRange> {
+        (
+            any::<[u8; 2]>(),
+            proptest::collection::vec(any::<u8>(), 0..2),
+        )
+            .prop_map(|(key, end)| KeyRange::from_wire(key.to_vec().into(), end.into()))
+    }
+
+    fn txn() -> impl Strategy<Value = Txn> {
+        let leaf = prop_oneof![
+            range().prop_map(|range| Op::Range(RangeQuery::all(range))),
+            range().prop_map(|range| Op::DeleteRange(DeleteRange { range, prev: false })),
+            any::<[u8; 2]>().prop_map(|key| Op::Put(Put {
+                key: key.to_vec().into(),
+                ..Put::default()
+            })),
+        ];
+        let op = leaf.prop_recursive(3, 20, 3, |inner| ops(inner).prop_map(Op::Txn));
+        ops(op)
+    }
+
+    fn ops(op: impl Strategy<Value = Op> + Clone) -> impl Strategy<Value = Txn> {
+        use proptest::collection::vec;
+        (vec(compare(), 0..3), vec(op.clone(), 0..3), vec(op, 0..3)).prop_map(
+            |(compares, success, failure)| Txn {
+                compares,
+                success,
+                failure,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_transaction_is_read_as_it_was_written(txn in txn()) {
+            reads_back(txn);
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..120),
+            kind in 0..50u8,
+            framed: bool,
+        ) {
+            let mut bytes = bytes;
+            if framed {
+                let mut start = Command::new(header(), LeaseRevoke { id: 0 }).encode()[..46].to_vec();
+                start[3] = kind;
+                bytes.splice(0..0, start);
+            }
+            let _ = Command::decode(&bytes.into());
+        }
+    }
+
+    /// A client's `TxnRequest` as deep as the wire lets it through must not stop the members.
+    #[test]
+    fn a_transaction_nests_as_deep_in_the_log_as_on_the_wire() {
+        use proto::etcdserverpb as etcd;
+        let leaf = || etcd::RequestOp {
+            request: Some(etcd::request_op::Request::RequestPut(etcd::PutRequest {
+                key: Bytes::from_static(b"k"),
+                ..Default::default()
+            })),
+        };
+        let mut client = etcd::TxnRequest {
+            success: vec![leaf()],
+            ..Default::default()
+        };
+        let put = Put {
+            key: Bytes::from_static(b"k"),
+            ..Put::default()
+        };
+        let guarded = Compare {
+            range: KeyRange::all(),
+            result: CompareResult::Equal,
+            target: CompareTarget::Value(ValueCompare::Outcome {
+                result: true,
+                revision: 1,
+                live_keys: 1,
+            }),
+        };
+        let mut ours = Txn {
+            compares: vec![guarded],
+            success: vec![Op::Put(put)],
+            failure: vec![],
+        };
+        let mut depth = 0;
+        while etcd::TxnRequest::decode(&client.encode_to_vec()[..]).is_ok() {
+            let command = Command::new(header(), ours.clone());
+            assert!(
+                Command::decode(&command.encode()).is_ok(),
+                "nested {depth} deep"
+            );
+            let request = Some(etcd::request_op::Request::RequestTxn(client));
+            client = etcd::TxnRequest {
+                success: vec![etcd::RequestOp { request }],
+                ..Default::default()
+            };
+            ours = Txn {
+                success: vec![Op::Txn(ours)],
+                ..Txn::default()
+            };
+            depth += 1;
+        }
+        assert!(depth > 10);
+    }
+
+    #[test]
+    fn the_leader_sets_the_clock_in_place() {
+        let mut bytes = Command::new(header(), LeaseRevoke { id: 1 })
+            .encode()
+            .to_vec();
+        set_clock(&mut bytes, 1_234_567).unwrap();
+        assert_eq!(
+            Command::decode(&bytes.into()).unwrap().header.clock_ms,
+            1_234_567
+        );
+        assert_eq!(
+            set_clock(&mut [0; 20], 1),
+            Err(CommandError::Short { bytes: 20 })
+        );
+    }
+
+    #[test]
+    fn what_a_newer_release_wrote_is_named_not_guessed() {
+        let bytes = Command::new(header(), LeaseRevoke { id: 1 }).encode();
+        let with = |at: usize, byte: u8| {
+            let mut bytes = bytes.to_vec();
+            bytes[at] = byte;
+            Command::decode(&bytes.into()).unwrap_err()
+        };
+        assert_eq!(with(1, 2), CommandError::Version { version: 2 });
+        assert_eq!(with(3, 99), CommandError::Kind { kind: 99 });
+        assert_eq!(with(4, 1), CommandError::Flags { flags: 1 << 24 });
+        for end in 0..46 {
+            assert_eq!(
+                Command::decode(&bytes.slice(..end)),
+                Err(CommandError::Short { bytes: end })
+            );
+        }
     }
 }

@@ -56,6 +56,12 @@ fn run(config: Config) -> ExitCode {
             "this flag has no meaning in sealkv and changes nothing"
         );
     }
+    if let Some(url) = config.listen_peer_urls.iter().find(|url| !url.is_local()) {
+        tracing::warn!(
+            listener = %url,
+            "peers talk without TLS: whoever reaches this address reads key names and may take part"
+        );
+    }
     let shutdown = Shutdown::new();
     let ended = start::run(config, shutdown.clone());
     if let Err(error) = ended {

@@ -78,12 +78,24 @@ pub struct Metrics {
 /// The calls of one gRPC method.
 #[derive(Debug)]
 pub struct Call {
+    path: &'static str,
+    unary: bool,
     started: IntCounter,
     /// By code.
     handled: Vec<IntCounter>,
 }
 
 impl Call {
+    /// `/SERVICE/METHOD`
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// One request, one answer: how long it took means something.
+    pub fn is_unary(&self) -> bool {
+        self.unary
+    }
+
     pub fn started(&self) {
         self.started.inc();
     }
@@ -324,6 +336,8 @@ impl Families {
                 handled.with_label_values(&[code, method, service, kind])
             });
             let call = Call {
+                path,
+                unary: kind == UNARY,
                 started: started.with_label_values(&[method, service, kind]),
                 handled: by_code.collect(),
             };

@@ -113,10 +113,10 @@ impl Machine {
 
     pub(super) fn put(&mut self, work: &mut Work, put: &Put) -> Result<PutReply, Stop> {
         self.check_header(put)?;
-        Ok(self.checked_write(work, |write| {
+        self.checked_write(work, |write| {
             check_put(write, put)?;
             Ok(run_put(write, put)?)
-        })?)
+        })
     }
 
     pub(super) fn delete_range(
@@ -142,17 +142,16 @@ impl Machine {
         })?;
         let chosen = chosen.ok_or(NoEffect::Guard)?;
         self.check_headers(txn, &chosen)?;
-        Ok(self
-            .checked_write(work, |write| {
-                check_branch(write, txn, &chosen)?;
-                let responses = run_branch(write, context, txn, &chosen)?;
-                Ok((chosen.succeeded, responses, write.revision()))
-            })
-            .map(|(succeeded, responses, revision)| TxnReply {
+        self.checked_write(work, |write| {
+            check_branch(write, txn, &chosen)?;
+            let responses = run_branch(write, context, txn, &chosen)?;
+            let (succeeded, revision) = (chosen.succeeded, write.revision());
+            Ok(TxnReply {
                 succeeded,
                 revision,
                 responses,
-            })?)
+            })
+        })
     }
 
     /// As `write`, for a change that may refuse before it has written anything.

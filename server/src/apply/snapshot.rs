@@ -22,8 +22,10 @@ use crate::storage::{Keyspace, Scan, StorageError, Store};
 const FORMAT: u8 = 1;
 const HEADER_BYTES: usize = 6;
 const CRC_BYTES: usize = 4;
-/// A chunk is closed by the row that brings it here; a row is at most a request long.
-const CHUNK_BYTES: usize = 512 << 10;
+/// A chunk is closed before a row that would make it longer; one row may be, by itself.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Keyspace and two lengths.
+const ROW_OVERHEAD_BYTES: usize = 9;
 
 /// One piece of the stream.
 pub type SnapshotChunk = Bytes;
@@ -33,6 +35,8 @@ pub struct Export {
     view: ReadView,
     keyspaces: std::slice::Iter<'static, Keyspace>,
     scan: Option<(Keyspace, Scan)>,
+    /// Read already, for the next chunk.
+    waiting: Option<(Keyspace, Bytes, Bytes)>,
     number: u32,
     digest: Sha256,
     done: bool,
@@ -44,6 +48,7 @@ pub fn export(view: &ReadView) -> Export {
         view: view.clone(),
         keyspaces: Keyspace::ALL.iter(),
         scan: None,
+        waiting: None,
         number: 0,
         digest: Sha256::new(),
         done: false,
@@ -65,14 +70,16 @@ impl Iterator for Export {
 
 impl Export {
     fn chunk(&mut self) -> Result<SnapshotChunk, StorageError> {
-        let mut out = BytesMut::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
+        let mut out = BytesMut::with_capacity(CHUNK_BYTES);
         out.put_u8(FORMAT);
         out.put_u8(0);
         out.put_u32(self.number);
-        while out.len() < CHUNK_BYTES {
-            let Some((keyspace, key, row)) = self.row()? else {
+        while let Some((keyspace, key, row)) = self.row()? {
+            let longer = out.len() + ROW_OVERHEAD_BYTES + key.len() + row.len() + CRC_BYTES;
+            if longer > CHUNK_BYTES && out.len() > HEADER_BYTES {
+                self.waiting = Some((keyspace, key, row));
                 break;
-            };
+            }
             out.put_u8(keyspace.number());
             put_bytes(&mut out, &key);
             put_bytes(&mut out, &row);
@@ -91,10 +98,13 @@ impl Export {
     }
 
     fn row(&mut self) -> Result<Option<(Keyspace, Bytes, Bytes)>, StorageError> {
+        if let Some(row) = self.waiting.take() {
+            return Ok(Some(row));
+        }
         loop {
             if let Some((keyspace, scan)) = &mut self.scan {
                 let keyspace = *keyspace;
-                while let Some(row) = scan.next() {
+                for row in scan.by_ref() {
                     let (key, row) = row?;
                     if is_replicated(keyspace, &key) {
                         return Ok(Some((keyspace, key, row)));

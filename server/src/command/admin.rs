@@ -63,7 +63,11 @@ impl Wire for PublishMember {
             id: message.id,
             name: message.name,
             client_urls: message.client_urls,
-            directory_id: message.directory_id.as_ref().try_into().map_err(|_| BadBody)?,
+            directory_id: message
+                .directory_id
+                .as_ref()
+                .try_into()
+                .map_err(|_| BadBody)?,
         })
     }
 }

@@ -163,11 +163,14 @@ impl<E> From<crate::storage::StorageError> for ResolveError<E> {
     }
 }
 
+/// Opens a value that is sealed under a key.
+pub type Open<'a, E> = dyn Fn(&[u8], &[u8]) -> Result<Vec<u8>, E> + 'a;
+
 /// Replaces every sealed operand of the tree by its outcome on this view, with its guard. `open`
 /// opens a value that is sealed under a key, for as long as the comparison takes.
 pub fn resolve_compares<E>(
     view: &ReadView,
-    open: &dyn Fn(&[u8], &[u8]) -> Result<Vec<u8>, E>,
+    open: &Open<'_, E>,
     txn: &mut Txn,
 ) -> Result<(), ResolveError<E>> {
     for compare in &mut txn.compares {
@@ -210,7 +213,7 @@ pub fn guarded_ranges(txn: &Txn) -> Vec<KeyRange> {
 
 fn value_outcome<E>(
     view: &ReadView,
-    open: &dyn Fn(&[u8], &[u8]) -> Result<Vec<u8>, E>,
+    open: &Open<'_, E>,
     range: &KeyRange,
     wanted: CompareResult,
     operand: &[u8],

@@ -330,12 +330,14 @@ mod tests {
     type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Vec<u8>>;
     type StorageError = openraft::StorageError<TypeConfig>;
 
+    type Kept = (SnapshotMeta, Vec<u8>);
+
     /// Remembers what it applied last, which is all that the suite looks at.
     #[derive(Clone, Default)]
     struct Machine {
         applied: Option<LogId>,
         membership: StoredMembership,
-        snapshot: Arc<parking_lot::Mutex<Option<(SnapshotMeta, Vec<u8>)>>>,
+        snapshot: Arc<parking_lot::Mutex<Option<Kept>>>,
     }
 
     impl RaftStateMachine<TypeConfig> for Machine {
@@ -483,6 +485,10 @@ mod tests {
         let (sender, mut receiver) = TypeConfig::oneshot();
         let queued = store.append(vec![entry(1, 10)], IOFlushed::signal(sender));
         queued.await.expect("it has room");
+        let waited = disk.clone();
+        Runtime::spawn_blocking(move || waited.wait_for_held_sync())
+            .await
+            .expect("the writer comes to its sync");
         let read = store.try_get_log_entries(0..10).await.expect("it reads");
         assert_eq!(read.len(), 1, "readable before it is flushed");
         assert!(

@@ -17,6 +17,7 @@ mod propose;
 mod read_index;
 mod replica;
 mod snapshot;
+mod snapshot_schedule;
 mod state_machine;
 pub mod types;
 mod waiters;

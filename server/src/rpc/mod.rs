@@ -93,7 +93,10 @@ impl Edge {
     /// whoever answers serves.
     #[must_use]
     pub fn services(&self) -> Routes {
-        let received = self.limits.request_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
+        let received = self
+            .limits
+            .request_bytes_max
+            .saturating_add(MESSAGE_OVERHEAD_BYTES);
         macro_rules! bounded {
             ($server:ident) => {
                 $server::new(self.clone())

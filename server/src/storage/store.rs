@@ -87,7 +87,7 @@ impl Store {
             .expect("the memory engine refuses nothing")
     }
 
-    fn begin(
+    pub(super) fn begin(
         engine: Box<dyn Engine>,
         sealer: impl RowSealer + 'static,
     ) -> Result<Self, StorageError> {
@@ -101,7 +101,7 @@ impl Store {
         Ok(store)
     }
 
-    fn resume(
+    pub(super) fn resume(
         engine: Box<dyn Engine>,
         sealer: impl RowSealer + 'static,
     ) -> Result<Self, StorageError> {

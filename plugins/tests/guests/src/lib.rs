@@ -1,0 +1,1 @@
+//! The guests are this crate's examples.
