@@ -48,10 +48,6 @@ impl Board {
         }
     }
 
-    pub(super) fn revision(&self) -> i64 {
-        self.revision
-    }
-
     /// Gives out revisions, ascending. Returns the watchers that had no room.
     pub(super) fn publish(&mut self, batch: Vec<Arc<SharedRevision>>, spare: bool) -> Vec<Seat> {
         let mut touched = Vec::new();

@@ -35,10 +35,10 @@ const HELD_BYTES: usize = 128 << 20;
 #[derive(Clone)]
 pub struct Hub {
     shared: Arc<Shared>,
-    /// Stops the threads when the last hub is dropped.
-    stopper: Arc<Stopper>,
+    _stopper: Arc<Stopper>,
 }
 
+/// Stops the threads when the last hub is dropped.
 struct Stopper(Arc<Shared>);
 
 /// What the hub's thread is told, in this order.
@@ -95,8 +95,8 @@ impl Hub {
             held: HeldBytes::default(),
             serial: AtomicU64::new(0),
         });
-        let stopper = Arc::new(Stopper(Arc::clone(&shared)));
-        Hub { shared, stopper }
+        let _stopper = Arc::new(Stopper(Arc::clone(&shared)));
+        Hub { shared, _stopper }
     }
 
     /// With its two threads.
