@@ -19,8 +19,11 @@ use crate::replica::ProposeError;
 
 /// What the leader knows of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeaseAtLeader {
-    Found { ttl_seconds: i64, granted_seconds: i64 },
+pub(super) enum LeaseAtLeader {
+    Found {
+        ttl_seconds: i64,
+        granted_seconds: i64,
+    },
     NotFound,
     NotLeader,
     /// Its expiry is being decided: ask again.
@@ -45,7 +48,10 @@ enum Question {
 impl Consensus {
     /// Renews a lease at the leader; none when there is no such lease.
     pub async fn keep_alive(&self, id: i64) -> Result<Option<i64>, ProposeError> {
-        Ok(self.ask_leader(id, Question::KeepAlive).await?.map(|(ttl, _)| ttl))
+        Ok(self
+            .ask_leader(id, Question::KeepAlive)
+            .await?
+            .map(|(ttl, _)| ttl))
     }
 
     /// The remaining and the granted time of a lease, in seconds; none when there is no such
@@ -73,7 +79,10 @@ impl Consensus {
                     (l, _) => self.ask_peer(l, id, question).await,
                 };
                 match answer {
-                    LeaseAtLeader::Found { ttl_seconds, granted_seconds } => {
+                    LeaseAtLeader::Found {
+                        ttl_seconds,
+                        granted_seconds,
+                    } => {
                         return Some((ttl_seconds, granted_seconds));
                     }
                     LeaseAtLeader::NotFound => return None,
@@ -93,7 +102,9 @@ impl Consensus {
     async fn ask_peer(&self, leader: u64, id: i64, question: Question) -> LeaseAtLeader {
         use pb::lease_response::Result as Outcome;
         let peers = self.peers();
-        let Some(urls) = self.peer_urls(leader) else { return LeaseAtLeader::NotLeader };
+        let Some(urls) = self.peer_urls(leader) else {
+            return LeaseAtLeader::NotLeader;
+        };
         let Ok(mut client) = peers.client(&urls, Lane::Control) else {
             return LeaseAtLeader::NotLeader;
         };
@@ -134,11 +145,14 @@ impl Consensus {
         }
         let renewal = self.lessor().lock().renew(id, clock::monotonic());
         match renewal {
-            Ok(Renewal::Renewed { ttl_seconds }) => {
-                LeaseAtLeader::Found { ttl_seconds, granted_seconds: ttl_seconds }
-            }
+            Ok(Renewal::Renewed { ttl_seconds }) => LeaseAtLeader::Found {
+                ttl_seconds,
+                granted_seconds: ttl_seconds,
+            },
             Ok(Renewal::TakeBackCheckpointFirst) => {
-                let forget = LeaseCheckpoint { remaining_seconds: vec![(id, 0)] };
+                let forget = LeaseCheckpoint {
+                    remaining_seconds: vec![(id, 0)],
+                };
                 let permitted = Permitted::internal(Internal::LeaseCheckpoint, forget.into());
                 // Whatever came of it, the next attempt finds out.
                 let _ = self.propose(permitted).await;
@@ -157,9 +171,17 @@ impl Consensus {
         let remaining = self.lessor().lock().remaining(id, clock::monotonic());
         match remaining {
             Ok(ttl_seconds) => {
-                let granted = self.view().leases.read().get(id).map(|lease| lease.ttl_seconds);
+                let granted = self
+                    .view()
+                    .leases
+                    .read()
+                    .get(id)
+                    .map(|lease| lease.ttl_seconds);
                 let granted_seconds = granted.unwrap_or(ttl_seconds);
-                LeaseAtLeader::Found { ttl_seconds, granted_seconds }
+                LeaseAtLeader::Found {
+                    ttl_seconds,
+                    granted_seconds,
+                }
             }
             Err(LessorError::NotFound) => LeaseAtLeader::NotFound,
             Err(LessorError::NotPrimary) => LeaseAtLeader::NotLeader,

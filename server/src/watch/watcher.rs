@@ -38,7 +38,15 @@ impl Watcher {
     ) -> Self {
         let outbox = Arc::clone(outbox);
         let cancelled = AtomicBool::new(false);
-        Watcher { serial, id, range, filters, progress_from, outbox, cancelled }
+        Watcher {
+            serial,
+            id,
+            range,
+            filters,
+            progress_from,
+            outbox,
+            cancelled,
+        }
     }
 
     /// Its number in this hub, never used twice.
