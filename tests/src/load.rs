@@ -102,7 +102,8 @@ impl Worker {
         while !self.stop.load(Ordering::Relaxed) {
             let key = format!("{PREFIX}{}", rand::rng().random_range(0..KEYS));
             let invoked = self.now();
-            let (action, answered) = match rand::rng().random_range(0..10) {
+            let chosen = rand::rng().random_range(0..10);
+            let (action, answered) = match chosen {
                 0..5 => self.put(&key).await,
                 5..7 => self.swap(&key).await,
                 _ => self.read(&key).await,
