@@ -211,8 +211,14 @@ impl Metrics {
             ),
             ranges: to.counter("etcd_mvcc_range_total", "Ranges seen by this member."),
             puts: to.counter("etcd_mvcc_put_total", "Puts seen by this member."),
-            deletes: to.counter("etcd_mvcc_delete_total", "Keys deleted, as seen by this member."),
-            txns: to.counter("etcd_mvcc_txn_total", "Revisions of several changes seen by this member."),
+            deletes: to.counter(
+                "etcd_mvcc_delete_total",
+                "Keys deleted, as seen by this member.",
+            ),
+            txns: to.counter(
+                "etcd_mvcc_txn_total",
+                "Revisions of several changes seen by this member.",
+            ),
             keys: to.gauge("etcd_debugging_mvcc_keys_total", "Live keys."),
             current_revision: to.gauge(
                 "etcd_debugging_mvcc_current_revision",

@@ -4,6 +4,8 @@
 //! prints is a table for people or JSON for programs, on stdout, and errors on stderr.
 //! Not known here: the server. These are clients like any other.
 
+mod bench;
+mod bench_report;
 mod connect;
 mod keys;
 mod output;
@@ -65,6 +67,8 @@ enum Command {
     Plugin(plugin::Command),
     /// The members of a cluster, its keys, its plugins and its alarms at a glance.
     Status,
+    /// Load on any endpoint, as etcd's benchmark makes it.
+    Bench(bench::Bench),
     /// Prints the version.
     Version,
 }
@@ -85,6 +89,7 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
         "Look at plugins, and manage them.",
     ),
     ("status", "Members, keys, plugins and alarms at a glance."),
+    ("bench put | range KEY", "Measure any etcd endpoint."),
     ("version", "Print the version."),
 ];
 
@@ -114,6 +119,8 @@ enum CliError {
     Timeout { seconds: u64 },
     #[error(transparent)]
     Plugin(#[from] plugin::PluginFileError),
+    #[error(transparent)]
+    Bench(#[from] bench::BenchError),
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),
     #[error("the answer lacks its {field}")]
@@ -167,13 +174,24 @@ impl Client {
                 Command::Keys(command) => keys::run(command, &self.global).await,
                 Command::Plugin(command) => plugin::run(command, &self.global).await,
                 Command::Status => status::run(&self.global).await,
+                Command::Bench(command) => self.bench(command).await,
                 Command::Version => version::run(self.global.write_out),
             }
         };
+        // A benchmark takes as long as it was told to.
+        if matches!(self.command, Command::Bench(_)) {
+            return work.await;
+        }
         let limit = std::time::Duration::from_secs(seconds);
         tokio::time::timeout(limit, work)
             .await
             .map_err(|_| CliError::Timeout { seconds })?
+    }
+
+    async fn bench(&self, command: &bench::Bench) -> Result<(), CliError> {
+        let endpoints = self.global.endpoints.split(',');
+        let endpoints: Vec<_> = endpoints.map(|one| one.trim().to_owned()).collect();
+        Ok(output::print(&bench::run(command, &endpoints).await?)?)
     }
 }
 

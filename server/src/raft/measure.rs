@@ -14,9 +14,15 @@ use crate::mvcc::event::Kind;
 pub(super) fn applied(outcome: &Outcome, entries: usize, took: Duration, slow: Duration) {
     let metrics = metrics();
     for revision in &outcome.events {
-        let puts = revision.events.iter().filter(|event| event.kind == Kind::Put).count();
+        let puts = revision
+            .events
+            .iter()
+            .filter(|event| event.kind == Kind::Put)
+            .count();
         metrics.puts.inc_by(puts as u64);
-        metrics.deletes.inc_by((revision.events.len() - puts) as u64);
+        metrics
+            .deletes
+            .inc_by((revision.events.len() - puts) as u64);
         if revision.events.len() > 1 {
             metrics.txns.inc();
         }

@@ -95,7 +95,7 @@ impl Node {
             StateMachine::start(self.machine, self.store, self.directory, audience)?;
         let state = state_machine.handle();
         let network = Network::new(self.peers.clone());
-        let log = LogStore::new(self.log);
+        let log = LogStore::new(self.log.clone());
         let raft = Raft::new(member_id, config, network, log, state_machine)
             .await
             .map_err(|error| NodeError::Start(error.to_string()))?;
@@ -104,6 +104,7 @@ impl Node {
         }
         Ok(Consensus::new(Parts {
             raft,
+            log: self.log,
             peers: self.peers,
             waiters,
             view,
@@ -128,7 +129,13 @@ async fn bootstrap(
     let nodes: BTreeMap<u64, MemberNode> = members
         .iter()
         .map(|(id, (name, peer_urls))| {
-            (*id, MemberNode { name: name.clone(), peer_urls: peer_urls.clone() })
+            (
+                *id,
+                MemberNode {
+                    name: name.clone(),
+                    peer_urls: peer_urls.clone(),
+                },
+            )
         })
         .collect();
     match raft.initialize(nodes).await {
@@ -158,7 +165,9 @@ impl NodeOptions {
             backoff: "20ms 50ms 100ms ..200ms".into(),
             ..Config::default()
         };
-        let config = config.validate().map_err(|e| NodeError::Options(e.to_string()))?;
+        let config = config
+            .validate()
+            .map_err(|e| NodeError::Options(e.to_string()))?;
         Ok(Arc::new(config))
     }
 }

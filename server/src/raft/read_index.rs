@@ -51,7 +51,9 @@ impl Consensus {
             if batch.is_empty() {
                 continue;
             }
-            let Some(index) = self.confirm(&batch).await else { return };
+            let Some(index) = self.confirm(&batch).await else {
+                return;
+            };
             if self.view().applied_index >= index {
                 answer(batch);
             } else {
@@ -83,9 +85,9 @@ impl Consensus {
                 return Some(0);
             }
             let mut leadership = self.watch_leadership();
-            match tokio::time::timeout(Duration::from_millis(20), leadership.changed()).await {
-                Ok(Err(_)) => return None,
-                Ok(Ok(())) | Err(_) => {}
+            let news = tokio::time::timeout(Duration::from_millis(20), leadership.changed());
+            if let Ok(Err(_)) = news.await {
+                return None;
             }
         }
     }
@@ -93,7 +95,11 @@ impl Consensus {
     /// At the leader: the index to read at, once a quorum has confirmed its leadership after
     /// this call. Shared by the leader's own reads and its followers'.
     pub(super) async fn confirmed_index(&self) -> Option<u64> {
-        let linearizer = self.raft().get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
+        let linearizer = self
+            .raft()
+            .get_read_linearizer(ReadPolicy::ReadIndex)
+            .await
+            .ok()?;
         Some(linearizer.read_log_id().index())
     }
 

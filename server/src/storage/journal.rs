@@ -37,13 +37,14 @@ pub(crate) fn repair(dir: &Path) -> Result<(), EngineError> {
     let Some((_, last)) = journals.pop() else {
         return Ok(());
     };
+    let mut seqno = 0;
     for (_, path) in journals {
-        let end = good_end(&path).map_err(failed(&path))?;
+        let end = good_end(&path, &mut seqno).map_err(failed(&path))?;
         if !is_zero_from(&path, end).map_err(failed(&path))? {
             return Err(EngineError::Journal { path, offset: end });
         }
     }
-    let end = good_end(&last).map_err(failed(&last))?;
+    let end = good_end(&last, &mut seqno).map_err(failed(&last))?;
     cut(&last, end).map_err(failed(&last))
 }
 
@@ -78,8 +79,9 @@ fn cut(path: &Path, end: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Where the last good batch ends that has no bad one before it.
-fn good_end(path: &Path) -> io::Result<u64> {
+/// Where the last good batch ends that has no bad one before it. `seqno` is that of the last good
+/// batch so far.
+fn good_end(path: &Path, seqno: &mut u64) -> io::Result<u64> {
     let file = File::open(path)?;
     let bytes = file.metadata()?.len();
     let mut walk = Walk {
@@ -90,7 +92,12 @@ fn good_end(path: &Path) -> io::Result<u64> {
     let mut good = 0;
     loop {
         match walk.batch() {
-            Ok(()) => good = bytes - walk.left,
+            // No checksum covers it. One that grew by damage is caught by the batch behind it.
+            Ok(found) if found <= *seqno => return Ok(good),
+            Ok(found) => {
+                *seqno = found;
+                good = bytes - walk.left;
+            }
             Err(Stop::Io(error)) => return Err(error),
             Err(Stop::Bad) => return Ok(good),
         }
@@ -135,17 +142,19 @@ impl From<io::Error> for Stop {
 }
 
 impl Walk {
-    fn batch(&mut self) -> Result<(), Stop> {
+    /// Gives the batch's seqno.
+    fn batch(&mut self) -> Result<u64, Stop> {
         expect(self.bytes()?, [START])?;
         let items = u32::from_le_bytes(self.bytes()?);
-        let _seqno: [u8; 8] = self.bytes()?;
+        let seqno = u64::from_le_bytes(self.bytes()?);
         self.hash.reset();
         for _ in 0..items {
             self.item()?;
         }
         expect(self.bytes()?, [END])?;
         expect(self.bytes()?, self.hash.digest().to_le_bytes())?;
-        expect(self.bytes()?, TRAILER)
+        expect(self.bytes()?, TRAILER)?;
+        Ok(seqno)
     }
 
     fn item(&mut self) -> Result<(), Stop> {

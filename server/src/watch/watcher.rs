@@ -41,7 +41,16 @@ impl Watcher {
         let outbox = Arc::clone(outbox);
         let cancelled = AtomicBool::new(false);
         let _counted = Held::new(&metrics().watchers);
-        Watcher { serial, id, range, filters, progress_from, outbox, cancelled, _counted }
+        Watcher {
+            serial,
+            id,
+            range,
+            filters,
+            progress_from,
+            outbox,
+            cancelled,
+            _counted,
+        }
     }
 
     /// Its number in this hub, never used twice.

@@ -37,7 +37,7 @@ impl Generator {
             0..270 => Step::Put(self.put()),
             270..480 => Step::Range(self.range()),
             480..560 => Step::Delete(self.delete()),
-            560..800 => Step::Txn(self.txn(0)),
+            560..800 => Step::Txn(survivable(self.txn(0))),
             800..812 => Step::Compact(self.compact()),
             812..850 => Step::Grant(pb::LeaseGrantRequest {
                 id: self.lease(),
@@ -255,6 +255,40 @@ impl Generator {
             key: self.key(),
             range_end,
             target_union: union,
+        }
+    }
+}
+
+/// etcd 3.7.1 dies of a put with `ignore_value` or `ignore_lease` whose key an open-ended delete of the same
+/// transaction has removed: it checks that the key exists before it writes, and sees no overlap with `\0`.
+fn survivable(mut txn: pb::TxnRequest) -> pb::TxnRequest {
+    if deletes_open_ended(&txn) {
+        keep_nothing(&mut txn);
+    }
+    txn
+}
+
+fn deletes_open_ended(txn: &pb::TxnRequest) -> bool {
+    txn.success
+        .iter()
+        .chain(&txn.failure)
+        .any(|operation| match &operation.request {
+            Some(pb::request_op::Request::RequestDeleteRange(delete)) => {
+                delete.range_end.as_ref() == b"\0"
+            }
+            Some(pb::request_op::Request::RequestTxn(nested)) => deletes_open_ended(nested),
+            _ => false,
+        })
+}
+
+fn keep_nothing(txn: &mut pb::TxnRequest) {
+    for operation in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut operation.request {
+            Some(pb::request_op::Request::RequestPut(put)) => {
+                (put.ignore_value, put.ignore_lease) = (false, false)
+            }
+            Some(pb::request_op::Request::RequestTxn(nested)) => keep_nothing(nested),
+            _ => {}
         }
     }
 }

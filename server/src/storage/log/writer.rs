@@ -53,6 +53,8 @@ pub struct LogWriter {
     backlog: VecDeque<Item>,
     urgent: bool,
     closing: bool,
+    /// Who asked to close hears of it when nothing will touch the disk any more.
+    closed: Option<Flushed>,
 }
 
 impl LogWriter {
@@ -72,6 +74,7 @@ impl LogWriter {
             backlog: VecDeque::new(),
             urgent: false,
             closing: false,
+            closed: None,
         }
     }
 
@@ -92,6 +95,9 @@ impl LogWriter {
         while self.urgent {
             self.write_batch();
             self.collect();
+        }
+        if let Some(closed) = self.closed.take() {
+            closed(self.shared.failure().map_or(Ok(()), Err));
         }
     }
 
@@ -115,9 +121,10 @@ impl LogWriter {
         }
     }
 
-    fn take(&mut self, request: Request) {
+    fn take(&mut self, mut request: Request) {
         if request.closes {
             self.closing = true;
+            self.closed = request.done.take();
         }
         self.urgent |= request.urgent;
         self.backlog
@@ -282,9 +289,9 @@ impl LogWriter {
         self.answer(answers.collect(), &Err(failure.clone()));
     }
 
-    /// What can wait until the batch was answered: give purged segments away, zero the next one.
+    /// What can wait until the batch was answered: remove purged segments, zero the next one.
     fn tend_segments(&mut self, written: u64) {
-        if let Err(failure) = self.release_segments() {
+        if let Err(failure) = self.remove_purged() {
             self.shared.fail(failure);
             return;
         }
@@ -311,15 +318,9 @@ impl LogWriter {
         }
     }
 
-    fn release_segments(&mut self) -> Result<(), LogError> {
+    fn remove_purged(&mut self) -> Result<(), LogError> {
         for old in self.shared.take_unneeded_files() {
-            let disk = Arc::clone(&self.shared.disk);
-            if self.spare.is_none() {
-                let spare = Spare::recycle(&*disk, old, self.options.segment_bytes)?;
-                self.spare = Some(spare);
-            } else {
-                segment::remove(&*disk, &segment::name(old))?;
-            }
+            segment::remove(&*self.shared.disk, &segment::name(old))?;
         }
         Ok(())
     }
