@@ -251,8 +251,7 @@ impl View {
 
     /// The values of many revisions, in the order asked for.
     ///
-    /// They are fetched in revision order, neighbours by one scan: about 1 µs each where the
-    /// revisions are dense.
+    /// They are fetched in revision order, neighbours by one scan.
     pub fn values(&self, revisions: &[Revision]) -> Result<Vec<Option<Bytes>>, StorageError> {
         let mut order: Vec<usize> = (0..revisions.len()).collect();
         order.sort_unstable_by_key(|place| revisions[*place]);
