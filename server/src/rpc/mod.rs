@@ -24,7 +24,7 @@ mod watch;
 mod watch_response;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

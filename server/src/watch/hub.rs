@@ -198,6 +198,11 @@ impl Hub {
         }));
     }
 
+    #[cfg(test)]
+    pub(super) fn seats(&self) -> usize {
+        self.shared.seats()
+    }
+
     /// Does everything that is to be done now; true if there was something.
     pub fn step(&self) -> bool {
         let mut moved = false;
@@ -239,6 +244,11 @@ impl Inbox {
 }
 
 impl Shared {
+    #[cfg(test)]
+    pub(super) fn seats(&self) -> usize {
+        self.board.lock().len() + self.catch_up.len()
+    }
+
     fn tell(&self, message: Message) {
         self.inbox.lock().messages.push_back(message);
         self.filled.notify_one();
