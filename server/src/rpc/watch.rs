@@ -27,6 +27,7 @@ use super::values::{ValueError, Values};
 use super::watch_response::{self as respond, NO_WATCH};
 use super::{Edge, MESSAGE_OVERHEAD_BYTES, header, status};
 use crate::access::Identity;
+use crate::metrics::{Held, metrics};
 use crate::mvcc::key_range::KeyRange;
 use crate::watch::{EventRef, Filters, Outbox, Parcel, Watcher};
 
@@ -49,9 +50,10 @@ impl Watch for Edge {
         let lost = Box::pin(async move { edge.leader_lost(required).await });
         let requests: Requests = Box::pin(request.into_inner());
         let watching = Watching::new(self.clone(), who, requests, lost);
-        let responses = stream::unfold(watching, |mut watching| async {
+        let counted = Held::new(&metrics().watch_streams);
+        let responses = stream::unfold((watching, counted), |(mut watching, counted)| async {
             let response = watching.next().await?;
-            Some((response, watching))
+            Some((response, (watching, counted)))
         });
         Ok(Response::new(Box::pin(responses)))
     }

@@ -20,6 +20,7 @@ use super::layout::{FORMAT, FORMAT_KEY, Keyspace, MARKER_KEY, StoredKey};
 use super::marker::Marker;
 use super::memory::MemoryEngine;
 use super::sealed::{self, RowSealer};
+use crate::metrics::metrics;
 use crate::mvcc::Revision;
 
 /// Revisions this close together are neighbours: a scan passes over the rows between them.
@@ -151,7 +152,9 @@ impl Store {
             let row = Some(self.seal(keyspace, &key, row.clone()));
             changes.push(StoredChange { keyspace, key, row });
         }
+        let committing = metrics().backend_commit_seconds.start_timer();
         self.shared.engine.commit(changes)?;
+        committing.observe_duration();
         *marker = next;
         Ok(())
     }
