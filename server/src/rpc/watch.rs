@@ -25,7 +25,7 @@ use super::gate::{AtLearner, requires_leader};
 use super::range::off_thread;
 use super::values::{ValueError, Values};
 use super::watch_response::{self as respond, NO_WATCH};
-use super::{Edge, MESSAGE_OVERHEAD_BYTES, header, status};
+use super::{Edge, MESSAGE_OVERHEAD_BYTES, header, oversized, status};
 use crate::access::Identity;
 use crate::metrics::{Held, metrics};
 use crate::mvcc::key_range::KeyRange;
@@ -148,7 +148,9 @@ impl Watching {
                 Turn::Request(Some(Err(status))) if status.code() == tonic::Code::Cancelled => {
                     Status::cancelled("etcdserver: watch canceled")
                 }
-                Turn::Request(Some(Err(status))) => status,
+                Turn::Request(Some(Err(status))) => {
+                    oversized::in_etcds_words(&status).unwrap_or(status)
+                }
                 Turn::Parcel(None) => status::stopped(),
                 Turn::LeaderLost => status::no_leader(),
             };

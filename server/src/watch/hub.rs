@@ -174,10 +174,13 @@ impl Hub {
         };
         let watcher = Watcher::new(serial, id, range, filters, progress_from, outbox);
         let watcher = Arc::new(watcher);
-        self.shared.tell(Message::Seat(Seat {
-            watcher: Arc::clone(&watcher),
-            next,
-        }));
+        if next < view.compact_revision {
+            // As etcd: compacted is compacted, even if the hub still remembers it.
+            outbox.push_compacted(&watcher, view.compact_revision);
+        } else {
+            let watcher = Arc::clone(&watcher);
+            self.shared.tell(Message::Seat(Seat { watcher, next }));
+        }
         watcher
     }
 

@@ -20,20 +20,22 @@ fn single() -> Arc<Single> {
 }
 
 fn put(single: &Single, key: &str, bytes: usize) -> i64 {
-    let view = single.view();
-    let key = Bytes::copy_from_slice(key.as_bytes());
-    let sealed_value = single.sealer.seal(&view, &key, &vec![b'v'; bytes]).unwrap();
-    single
-        .run(
-            Put {
-                key,
-                sealed_value,
-                ..Put::default()
-            }
-            .into(),
-        )
-        .view
-        .revision
+    put_sealed(single, key, &seal(single, key, bytes))
+}
+
+fn seal(single: &Single, key: &str, bytes: usize) -> Bytes {
+    let value = vec![b'v'; bytes];
+    let sealed = single.sealer.seal(&single.view(), key.as_bytes(), &value);
+    sealed.unwrap()
+}
+
+fn put_sealed(single: &Single, key: &str, sealed_value: &Bytes) -> i64 {
+    let put = Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        sealed_value: sealed_value.clone(),
+        ..Put::default()
+    };
+    single.run(put.into()).view.revision
 }
 
 fn watch(single: &Single, outbox: &Arc<Outbox>, range: KeyRange, start: i64) -> Arc<Watcher> {
@@ -67,8 +69,9 @@ fn a_watcher_whose_outbox_is_full_is_caught_up_without_hole_or_repetition() {
     let single = single();
     let outbox = single.hub.outbox();
     let _watcher = watch(&single, &outbox, key("a"), 0);
+    let sealed = seal(&single, "a", LARGE);
     for _ in 0..20 {
-        put(&single, "a", LARGE);
+        put_sealed(&single, "a", &sealed);
         single.hub.step();
     }
     let mut revisions = Vec::new();
@@ -93,8 +96,9 @@ fn a_hub_that_cannot_follow_catches_everybody_up_from_history() {
     let _all = watch(&single, &all, KeyRange::all(), 0);
     single.hub.step();
     // More than the inbox takes, while the hub does nothing.
-    for number in 0..40 {
-        put(&single, if number % 2 == 0 { "a" } else { "b" }, LARGE);
+    let sealed = ["a", "b"].map(|key| (key, seal(&single, key, LARGE)));
+    for (key, sealed) in sealed.iter().cycle().take(40) {
+        put_sealed(&single, key, sealed);
     }
     let (mut of_one, mut of_all) = (Vec::new(), Vec::new());
     while of_all.len() < 40 {

@@ -309,7 +309,11 @@ async fn a_request_above_its_bound_is_too_large_and_one_far_above_is_not_read() 
     kv.put(put("a", &"v".repeat(1024 - 6))).await.unwrap();
     let huge = "v".repeat(1024 + 512 * 1024 + 1);
     let status = kv.put(put("a", &huge)).await.unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange);
+    let message = "grpc: received message larger than max (525320 vs. 525312)";
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::ResourceExhausted, message)
+    );
 }
 
 #[tokio::test]
