@@ -22,8 +22,8 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use crate::access::{Internal, Permitted};
 use crate::command::{ChangeKeys, Reply};
-use crate::raft::{Consensus, Lane};
 use crate::mvcc::read_view::ReadView;
+use crate::raft::{Consensus, Lane};
 use crate::replica::{
     AddPrefixKey, KeyAdmin, KeyAdminError, Pending, ProposeError, RotatePrefixKey,
 };
@@ -61,7 +61,11 @@ pub struct KeyringFollower {
 
 impl KeyringFollower {
     pub fn new(slot: Arc<SlotKeyPair>, sealer: Sealer) -> Self {
-        Self { slot, sealer, last: Mutex::new(None) }
+        Self {
+            slot,
+            sealer,
+            last: Mutex::new(None),
+        }
     }
 
     pub fn follow(&self, table: &Arc<KeyTable>) {
@@ -122,7 +126,10 @@ struct Inner {
 impl KeyService {
     pub fn new(consensus: Consensus, member_key: MemberKey, member_key_path: PathBuf) -> Self {
         let outline = member_key.outline();
-        let slot = OwnSlot { public_key: outline.slot_public_key, provider: outline.provider };
+        let slot = OwnSlot {
+            public_key: outline.slot_public_key,
+            provider: outline.provider,
+        };
         let member_key = Mutex::new(member_key);
         let (minting, ready) = (AsyncMutex::new(()), watch::Sender::new(false));
         Self {
@@ -167,19 +174,28 @@ impl KeyService {
                 }
             }
         });
-        minted.await.unwrap_or(Err(MintError::Unavailable(ProposeError::Timeout)))
+        minted
+            .await
+            .unwrap_or(Err(MintError::Unavailable(ProposeError::Timeout)))
     }
 
     async fn ask_leader(&self, id: u64, prefix: &[u8], rotate: bool) -> Result<u64, MintError> {
         use pb::mint_key_response::Refusal;
         let consensus = &self.inner.consensus;
         let lost = || MintError::Unavailable(ProposeError::TimeoutDueToConnectionLost);
-        let message =
-            pb::MintKeyRequest { prefix: bytes::Bytes::copy_from_slice(prefix), rotate };
+        let message = pb::MintKeyRequest {
+            prefix: bytes::Bytes::copy_from_slice(prefix),
+            rotate,
+        };
         let peers = consensus.peers();
         let urls = consensus.peer_urls(id).ok_or(MintError::NotLeader)?;
-        let mut client = peers.client(&urls, Lane::Control).map_err(|_| MintError::NotLeader)?;
-        let answer = client.mint_key(peers.request(id, message)).await.map_err(|_| lost())?;
+        let mut client = peers
+            .client(&urls, Lane::Control)
+            .map_err(|_| MintError::NotLeader)?;
+        let answer = client
+            .mint_key(peers.request(id, message))
+            .await
+            .map_err(|_| lost())?;
         let answer = answer.into_inner();
         match answer.refusal() {
             Refusal::None => Ok(answer.log_index),
@@ -199,12 +215,17 @@ impl KeyService {
             if !consensus.leads_with_applied_term() {
                 return Err(MintError::NotLeader);
             }
-            let keyring = consensus.sealer().keyring().ok_or(MintError::CannotOpenRoot)?;
+            let keyring = consensus
+                .sealer()
+                .keyring()
+                .ok_or(MintError::CannotOpenRoot)?;
             let table = consensus.view().key_table.clone();
             let change = if rotate {
                 keyring.mint_rotation(&table, prefix).map(KeyChange::Rotate)
             } else {
-                keyring.mint_prefix(&table, prefix).map(KeyChange::AddPrefix)
+                keyring
+                    .mint_prefix(&table, prefix)
+                    .map(KeyChange::AddPrefix)
             };
             let change = change.map_err(mint_error)?;
             let permitted = Permitted::internal(Internal::KeyService, ChangeKeys(change).into());
@@ -241,7 +262,9 @@ impl KeyService {
     /// found out at start.
     fn remember_keyring(&self) {
         let view = self.inner.consensus.view();
-        let Some(keyring_id) = view.key_table.keyring_id() else { return };
+        let Some(keyring_id) = view.key_table.keyring_id() else {
+            return;
+        };
         let mut member_key = self.inner.member_key.lock();
         if member_key.outline().keyring_id.is_some() {
             return;
@@ -254,9 +277,14 @@ impl KeyService {
 
     async fn acknowledge(&self) {
         let consensus = &self.inner.consensus;
-        let Some(keyring) = consensus.sealer().keyring() else { return };
+        let Some(keyring) = consensus.sealer().keyring() else {
+            return;
+        };
         let view = consensus.view();
-        let proven = view.key_table.proven_members().any(|id| id == consensus.member_id());
+        let proven = view
+            .key_table
+            .proven_members()
+            .any(|id| id == consensus.member_id());
         if proven || consensus.leadership().leader == 0 {
             return;
         }
@@ -304,7 +332,9 @@ impl KeyService {
             if table.slot_of_member(id).is_some() {
                 continue;
             }
-            let Some(holder) = self.greet(id, &node.peer_urls).await else { continue };
+            let Some(holder) = self.greet(id, &node.peer_urls).await else {
+                continue;
+            };
             match keyring.mint_slot(&table, &holder) {
                 Ok(enrol) => return Some(KeyChange::EnrolSlot(enrol)),
                 Err(error) => {
@@ -319,19 +349,27 @@ impl KeyService {
         let peers = self.inner.consensus.peers();
         let mut client = peers.client(urls, Lane::Control).ok()?;
         let call = client.greet(peers.request(id, pb::GreetRequest {}));
-        let answer = tokio::time::timeout(LOOK_EVERY * 5, call).await.ok()?.ok()?.into_inner();
+        let answer = tokio::time::timeout(LOOK_EVERY * 5, call)
+            .await
+            .ok()?
+            .ok()?
+            .into_inner();
         let public_key = SlotPublicKey::parse(&answer.slot_public_key).ok()?;
         let provider = [ProviderKind::File, ProviderKind::Passphrase]
             .into_iter()
             .find(|kind| kind.as_str() == answer.slot_provider)?;
-        Some(SlotHolder { member_id: id, provider, public_key })
+        Some(SlotHolder {
+            member_id: id,
+            provider,
+            public_key,
+        })
     }
 
     /// A member that cannot open ROOT could not seal as a leader.
     fn campaign_if_able(&self, campaigns: bool) -> bool {
         let consensus = &self.inner.consensus;
-        let able = consensus.sealer().keyring().is_some()
-            || !consensus.view().key_table.is_initialised();
+        let able =
+            consensus.sealer().keyring().is_some() || !consensus.view().key_table.is_initialised();
         if able != campaigns {
             consensus.campaign(able);
         }
@@ -346,8 +384,11 @@ impl KeyService {
         let view = consensus.view();
         let proven: Vec<u64> = view.key_table.proven_members().collect();
         let nodes = consensus.member_nodes();
-        let voters: Vec<u64> =
-            nodes.iter().filter(|(_, (_, learner))| !learner).map(|(id, _)| *id).collect();
+        let voters: Vec<u64> = nodes
+            .iter()
+            .filter(|(_, (_, learner))| !learner)
+            .map(|(id, _)| *id)
+            .collect();
         let opens = voters.iter().filter(|id| proven.contains(id)).count();
         opens * 2 > voters.len()
     }
@@ -379,11 +420,15 @@ impl KeyService {
             Err(MintError::Exists) => {
                 let view = self.inner.consensus.view();
                 let prefix_key_id = view.key_table.prefix_key_of(prefix).map_or(0, |key| key.id);
-                Err(KeyAdminError::Refused(KeyChangeRefusal::PrefixTaken { prefix_key_id }))
+                Err(KeyAdminError::Refused(KeyChangeRefusal::PrefixTaken {
+                    prefix_key_id,
+                }))
             }
             Err(MintError::NotFound) => {
                 let prefix_key_id = 0;
-                Err(KeyAdminError::Refused(KeyChangeRefusal::UnknownPrefixKey { prefix_key_id }))
+                Err(KeyAdminError::Refused(KeyChangeRefusal::UnknownPrefixKey {
+                    prefix_key_id,
+                }))
             }
             Err(MintError::CannotOpenRoot) => Err(KeyAdminError::RootNotOpen),
             Err(MintError::NotLeader) => Err(KeyAdminError::Propose(ProposeError::NoLeader)),

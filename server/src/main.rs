@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     match arguments.get(1).map(String::as_str) {
         Some("server") => serve(&arguments[2..]),
         Some("help") if arguments.len() == 2 => show(&help()),
-        Some(word) if !word.starts_with('-') => cli::run(&arguments),
+        Some(word) if !word.starts_with('-') || cli::is_client_option(word) => cli::run(&arguments),
         _ => serve(arguments.get(1..).unwrap_or_default()),
     }
 }
@@ -54,6 +54,12 @@ fn run(config: Config) -> ExitCode {
         tracing::warn!(
             flag,
             "this flag has no meaning in sealkv and changes nothing"
+        );
+    }
+    if let Some(url) = config.listen_peer_urls.iter().find(|url| !url.is_local()) {
+        tracing::warn!(
+            listener = %url,
+            "peers talk without TLS: whoever reaches this address reads key names and may take part"
         );
     }
     let shutdown = Shutdown::new();

@@ -52,7 +52,6 @@ pub struct Metrics {
 
     pub watch_streams: IntGauge,
     pub watchers: IntGauge,
-    pub slow_watchers: IntGauge,
     pub events_sent: IntCounter,
 
     pub leases_granted: IntCounter,
@@ -75,15 +74,44 @@ pub struct Metrics {
     pub root_opened: IntGauge,
 }
 
+/// Counts something in a gauge for as long as it lives.
+#[derive(Debug)]
+pub struct Held(&'static IntGauge);
+
+impl Held {
+    pub fn new(gauge: &'static IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// The calls of one gRPC method.
 #[derive(Debug)]
 pub struct Call {
+    path: &'static str,
+    unary: bool,
     started: IntCounter,
     /// By code.
     handled: Vec<IntCounter>,
 }
 
 impl Call {
+    /// `/SERVICE/METHOD`
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// One request, one answer: how long it took means something.
+    pub fn is_unary(&self) -> bool {
+        self.unary
+    }
+
     pub fn started(&self) {
         self.started.inc();
     }
@@ -183,8 +211,14 @@ impl Metrics {
             ),
             ranges: to.counter("etcd_mvcc_range_total", "Ranges seen by this member."),
             puts: to.counter("etcd_mvcc_put_total", "Puts seen by this member."),
-            deletes: to.counter("etcd_mvcc_delete_total", "Deletes seen by this member."),
-            txns: to.counter("etcd_mvcc_txn_total", "Txns seen by this member."),
+            deletes: to.counter(
+                "etcd_mvcc_delete_total",
+                "Keys deleted, as seen by this member.",
+            ),
+            txns: to.counter(
+                "etcd_mvcc_txn_total",
+                "Revisions of several changes seen by this member.",
+            ),
             keys: to.gauge("etcd_debugging_mvcc_keys_total", "Live keys."),
             current_revision: to.gauge(
                 "etcd_debugging_mvcc_current_revision",
@@ -205,10 +239,6 @@ impl Metrics {
             quota_bytes: to.gauge("etcd_server_quota_backend_bytes", "The quota; 0 for none."),
             watch_streams: to.gauge("etcd_debugging_mvcc_watch_stream_total", "Watch streams."),
             watchers: to.gauge("etcd_debugging_mvcc_watcher_total", "Watchers."),
-            slow_watchers: to.gauge(
-                "etcd_debugging_mvcc_slow_watcher_total",
-                "Watchers that are catching up.",
-            ),
             events_sent: to.counter(
                 "etcd_debugging_mvcc_events_total",
                 "Events sent by this member.",
@@ -324,6 +354,8 @@ impl Families {
                 handled.with_label_values(&[code, method, service, kind])
             });
             let call = Call {
+                path,
+                unary: kind == UNARY,
                 started: started.with_label_values(&[method, service, kind]),
                 handled: by_code.collect(),
             };

@@ -59,6 +59,8 @@ pub struct Limits {
     pub opening_timeout: Duration,
     /// For the head of an HTTP/1.1 request.
     pub header_timeout: Duration,
+    /// A unary call that takes longer is logged.
+    pub slow_request: Duration,
     /// What requests in flight get at shutdown.
     pub drain: Duration,
 }
@@ -87,7 +89,15 @@ impl Limits {
             keepalive,
             opening_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(60),
+            slow_request: Duration::MAX,
             drain: Duration::from_millis(700),
+        }
+    }
+
+    pub fn with_slow_request(self, slow_request: Duration) -> Self {
+        Self {
+            slow_request,
+            ..self
         }
     }
 }
@@ -105,12 +115,13 @@ impl Services {
         mut self,
         mut request: http::Request<Incoming>,
         peer: Option<TcpConnectInfo>,
+        slow: Duration,
     ) -> Result<http::Response<Answer>, std::convert::Infallible> {
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
         if is_grpc(&request) {
-            let mut ending = Ending::of(metrics().call(request.uri().path()));
+            let mut ending = Ending::of(metrics().call(request.uri().path()), slow);
             let response = self.grpc.call(request).await?;
             ending.see(response.headers());
             return Ok(response.map(|body| Answer::Grpc(body, ending)));
@@ -238,8 +249,9 @@ impl Connection {
             return Ok(());
         };
         let builder = builder(protocol, &self.limits);
-        let services = self.services;
-        let answer = service_fn(move |request| services.clone().answer(request, peer.clone()));
+        let (services, slow) = (self.services, self.limits.slow_request);
+        let answer =
+            service_fn(move |request| services.clone().answer(request, peer.clone(), slow));
         let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), answer));
         let ended = tokio::select! {
             ended = serving.as_mut() => ended,

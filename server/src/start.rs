@@ -39,7 +39,11 @@ pub enum StartError {
         "{} was begun by member {found:x}, and these flags make member {given:x}: start with the \
          flags of its first start, or remove the directory", path.display()
     )]
-    OtherMember { path: PathBuf, found: u64, given: u64 },
+    OtherMember {
+        path: PathBuf,
+        found: u64,
+        given: u64,
+    },
     #[error("{} {what}", path.display())]
     Identity { path: PathBuf, what: &'static str },
     #[error("key provider: {0}")]
@@ -53,18 +57,25 @@ pub enum StartError {
          them are lost. Replace this member under a new id, or restore a backup"
     )]
     LogStartsAfterState { applied: u64, first: u64 },
-    #[error("member {member:x} has already been bootstrapped: the cluster knows it with another \
-             data directory. A member that has lost its data must be replaced under a new id")]
+    #[error(
+        "member {member:x} has already been bootstrapped: the cluster knows it with another \
+             data directory. A member that has lost its data must be replaced under a new id"
+    )]
     AlreadyBootstrapped { member: u64 },
-    #[error("--initial-cluster-state: this release cannot join an existing cluster yet; start all \
-             members of a new cluster with \"new\"")]
+    #[error(
+        "--initial-cluster-state: this release cannot join an existing cluster yet; start all \
+             members of a new cluster with \"new\""
+    )]
     CannotJoin,
     #[error("cannot listen on {url}: {source}")]
     Listen { url: String, source: std::io::Error },
     #[error("raft: {0}")]
     Raft(String),
     #[error("{what}: {source}")]
-    Io { what: &'static str, source: std::io::Error },
+    Io {
+        what: &'static str,
+        source: std::io::Error,
+    },
 }
 
 /// Runs a member until it is told to stop, or cannot go on.
@@ -75,7 +86,10 @@ pub fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
         .thread_name("raft")
         .enable_all()
         .build()
-        .map_err(|source| StartError::Io { what: "cannot start threads", source })?;
+        .map_err(|source| StartError::Io {
+            what: "cannot start threads",
+            source,
+        })?;
     let outcome = runtime.block_on(member::run(Arc::new(config), shutdown));
     // A task that does not end must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));

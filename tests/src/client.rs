@@ -271,18 +271,22 @@ pub struct WatchStream {
 enum Answers {
     Opening(JoinHandle<Result<Streaming<pb::WatchResponse>, Status>>),
     Open(Box<Streaming<pb::WatchResponse>>),
+    /// The server refused the stream itself.
+    Refused(Status),
 }
 
 impl Answers {
     async fn message(&mut self) -> Result<Option<pb::WatchResponse>, Status> {
         if let Self::Opening(opening) = self {
-            let opened = opening
-                .await
-                .map_err(|_| Status::cancelled("the runtime stops"))??;
-            *self = Self::Open(Box::new(opened));
+            *self = match opening.await {
+                Ok(Ok(stream)) => Self::Open(Box::new(stream)),
+                Ok(Err(status)) => Self::Refused(status),
+                Err(_) => Self::Refused(Status::cancelled("the runtime stops")),
+            };
         }
         match self {
             Self::Open(answers) => answers.message().await,
+            Self::Refused(status) => Err(status.clone()),
             Self::Opening(_) => unreachable!("opened above"),
         }
     }

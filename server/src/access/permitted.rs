@@ -29,13 +29,19 @@ enum By {
 
 impl<T> Permitted<T> {
     pub(super) fn by_door(request: T) -> Self {
-        Permitted { request, by: By::Door }
+        Permitted {
+            request,
+            by: By::Door,
+        }
     }
 
     /// A request of the server's own. Clients' requests go through [`super::Door::permit`].
     #[must_use]
     pub fn internal(reason: Internal, request: T) -> Self {
-        Permitted { request, by: By::Server(reason) }
+        Permitted {
+            request,
+            by: By::Server(reason),
+        }
     }
 
     /// Why the server makes this request itself; `None` for a client's.
@@ -59,8 +65,14 @@ impl<T> Permitted<T> {
 
     /// The same request in another form: sealed, or as a command. The form must ask for nothing
     /// that this one does not ask for.
-    pub(crate) fn in_form<U, E>(&self, form: impl FnOnce(&T) -> Result<U, E>) -> Result<Permitted<U>, E> {
-        Ok(Permitted { request: form(&self.request)?, by: self.by })
+    pub(crate) fn in_form<U, E>(
+        &self,
+        form: impl FnOnce(&T) -> Result<U, E>,
+    ) -> Result<Permitted<U>, E> {
+        Ok(Permitted {
+            request: form(&self.request)?,
+            by: self.by,
+        })
     }
 }
 
@@ -71,14 +83,18 @@ mod tests {
 
     #[test]
     fn the_door_lets_everyone_pass_while_authentication_is_off() {
-        let permitted = Door::new().permit(&Identity::Anyone, 7).expect("authentication is off");
+        let permitted = Door::new()
+            .permit(&Identity::Anyone, 7)
+            .expect("authentication is off");
         assert_eq!((*permitted.request(), permitted.reason()), (7, None));
     }
 
     #[test]
     fn a_request_of_the_server_says_why() {
         let permitted = Permitted::internal(Internal::LeaseExpiry, ());
-        let other_form = permitted.in_form(|()| Ok::<_, ()>(1)).expect("the form cannot fail");
+        let other_form = permitted
+            .in_form(|()| Ok::<_, ()>(1))
+            .expect("the form cannot fail");
         assert_eq!(other_form.reason(), Some(Internal::LeaseExpiry));
     }
 }

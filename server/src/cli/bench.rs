@@ -24,7 +24,7 @@ use super::bench_report::{Measured, Report};
 const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 
 #[derive(Debug, Args)]
-pub struct Bench {
+pub(super) struct Bench {
     /// How many clients ask at the same time
     #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     clients: u32,
@@ -106,7 +106,7 @@ enum Consistency {
 
 /// Why no load could be made. Refused requests are counted in the report instead.
 #[derive(Debug, thiserror::Error)]
-pub enum BenchError {
+pub(super) enum BenchError {
     #[error("--endpoints: {url}: {source}")]
     Connect {
         url: String,
@@ -125,7 +125,7 @@ pub enum BenchError {
 }
 
 /// Runs the load and returns the report as text. `endpoints` may lack a scheme.
-pub async fn run(bench: &Bench, endpoints: &[String]) -> Result<String, BenchError> {
+pub(super) async fn run(bench: &Bench, endpoints: &[String]) -> Result<String, BenchError> {
     let channels = connect(endpoints, bench.conns.min(bench.clients)).await?;
     let report = match &bench.work {
         Work::Put(put) => put.run(bench, &channels).await?,

@@ -4,6 +4,8 @@
 //! prints is a table for people or JSON for programs, on stdout, and errors on stderr.
 //! Not known here: the server. These are clients like any other.
 
+mod bench;
+mod bench_report;
 mod connect;
 mod keys;
 mod output;
@@ -65,6 +67,8 @@ enum Command {
     Plugin(plugin::Command),
     /// The members of a cluster, its keys, its plugins and its alarms at a glance.
     Status,
+    /// Load on any endpoint, as etcd's benchmark makes it.
+    Bench(bench::Bench),
     /// Prints the version.
     Version,
 }
@@ -85,23 +89,50 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
         "Look at plugins, and manage them.",
     ),
     ("status", "Members, keys, plugins and alarms at a glance."),
+    ("bench put | range KEY", "Measure any etcd endpoint."),
     ("version", "Print the version."),
 ];
+
+/// Whether a word that stands before the subcommand is an option of the clients; none of them is
+/// a flag of the server.
+pub fn is_client_option(word: &str) -> bool {
+    let name = word.split_once('=').map_or(word, |(name, _)| name);
+    let options = [
+        "--endpoints",
+        "--write-out",
+        "--dial-timeout",
+        "--command-timeout",
+        "-w",
+        "-o",
+    ];
+    // A short option may hold its value; one dash and a long word is a flag as Go writes it.
+    options.contains(&name) || ["-wjson", "-wtable", "-ojson", "-otable"].contains(&name)
+}
 
 #[derive(Debug, thiserror::Error)]
 enum CliError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("{} ({:?})", .0.message(), .0.code())]
+    #[error("{}", show_status(.0))]
     Status(Box<tonic::Status>),
     #[error("no answer within {seconds} s; whether it was done is not known")]
     Timeout { seconds: u64 },
     #[error(transparent)]
     Plugin(#[from] plugin::PluginFileError),
+    #[error(transparent)]
+    Bench(#[from] bench::BenchError),
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),
     #[error("the answer lacks its {field}")]
     Incomplete { field: &'static str },
+}
+
+fn show_status(status: &tonic::Status) -> String {
+    match (status.message(), status.code()) {
+        ("", tonic::Code::Unimplemented) => "this server does not offer it".to_owned(),
+        ("", code) => code.to_string(),
+        (message, code) => format!("{message} ({code:?})"),
+    }
 }
 
 impl From<tonic::Status> for CliError {
@@ -143,13 +174,24 @@ impl Client {
                 Command::Keys(command) => keys::run(command, &self.global).await,
                 Command::Plugin(command) => plugin::run(command, &self.global).await,
                 Command::Status => status::run(&self.global).await,
-                Command::Version => Ok(output::print(&version_text())?),
+                Command::Bench(command) => self.bench(command).await,
+                Command::Version => version::run(self.global.write_out),
             }
         };
+        // A benchmark takes as long as it was told to.
+        if matches!(self.command, Command::Bench(_)) {
+            return work.await;
+        }
         let limit = std::time::Duration::from_secs(seconds);
         tokio::time::timeout(limit, work)
             .await
             .map_err(|_| CliError::Timeout { seconds })?
+    }
+
+    async fn bench(&self, command: &bench::Bench) -> Result<(), CliError> {
+        let endpoints = self.global.endpoints.split(',');
+        let endpoints: Vec<_> = endpoints.map(|one| one.trim().to_owned()).collect();
+        Ok(output::print(&bench::run(command, &endpoints).await?)?)
     }
 }
 
@@ -176,6 +218,32 @@ mod tests {
             let client = parse(arguments).unwrap();
             assert_eq!(client.global.endpoints, "http://h:1");
             assert_eq!(client.global.write_out, output::Format::Json);
+        }
+    }
+
+    #[test]
+    fn options_of_clients_are_told_from_flags_of_the_server() {
+        for word in [
+            "--endpoints",
+            "--endpoints=h:1",
+            "-w",
+            "-wjson",
+            "-o=json",
+            "--write-out",
+        ] {
+            assert!(is_client_option(word), "{word}");
+        }
+        for flag in crate::config::FLAGS {
+            assert!(
+                !is_client_option(&format!("--{}", flag.name)),
+                "{}",
+                flag.name
+            );
+            assert!(
+                !is_client_option(&format!("-{}", flag.name)),
+                "{}",
+                flag.name
+            );
         }
     }
 

@@ -64,8 +64,15 @@ mod tests {
     #[test]
     fn the_readme_names_every_flag_that_works() {
         let readme = include_str!("../../../README.md");
-        for flag in FLAGS.iter().filter(|flag| flag.standing == Standing::Effective) {
-            assert!(readme.contains(&format!("`--{}`", flag.name)), "{}", flag.name);
+        for flag in FLAGS
+            .iter()
+            .filter(|flag| flag.standing == Standing::Effective)
+        {
+            assert!(
+                readme.contains(&format!("`--{}`", flag.name)),
+                "{}",
+                flag.name
+            );
         }
     }
 }

@@ -19,6 +19,9 @@ use super::tree::{Entry, Liveness, Summary, Tree};
 /// How many births and deaths of keys are remembered, to count at a revision just past.
 const RECENT_MAX: usize = 16_384;
 
+/// How many bytes their keys may take.
+const RECENT_KEY_BYTES_MAX: usize = 4 << 20;
+
 /// How many keys a chunk looks at: some tens of microseconds under the lock.
 const CHUNK_WALK_MAX: usize = 4_096;
 
@@ -67,6 +70,7 @@ pub struct Index {
 #[derive(Debug, Default)]
 struct Recent {
     changes: VecDeque<RecentChange>,
+    key_bytes: usize,
     /// Every birth and death after this revision is remembered.
     complete_after: i64,
 }
@@ -203,8 +207,8 @@ impl Index {
             tree: bulk_load::load(parts),
             newest,
             recent: Recent {
-                changes: VecDeque::new(),
                 complete_after: newest,
+                ..Recent::default()
             },
         }
     }
@@ -310,12 +314,15 @@ impl Recent {
     }
 
     fn push(&mut self, change: RecentChange) {
-        if self.changes.len() == RECENT_MAX
-            && let Some(forgotten) = self.changes.pop_front()
-        {
+        self.key_bytes += change.key.len();
+        self.changes.push_back(change);
+        while self.changes.len() > RECENT_MAX || self.key_bytes > RECENT_KEY_BYTES_MAX {
+            let Some(forgotten) = self.changes.pop_front() else {
+                return;
+            };
+            self.key_bytes -= forgotten.key.len();
             self.complete_after = forgotten.main;
         }
-        self.changes.push_back(change);
     }
 }
 
@@ -695,6 +702,25 @@ mod tests {
         for at in [1, 2, 500, 1_000, 1_001, 1_002, births, births + 1, i64::MAX] {
             let expected = (at.min(births + 1) - 1) as u64;
             assert_eq!(index.count(&KeyRange::all(), at), expected, "at {at}");
+        }
+    }
+
+    #[test]
+    fn great_keys_are_soon_forgotten_and_counted_by_a_walk() {
+        let mut index = Index::default();
+        for main in 2..12 {
+            let latest = Latest {
+                modified: Revision::new(main, 0),
+                created: main,
+                version: 1,
+                lease: 0,
+            };
+            index.put(Bytes::from(vec![main as u8; 1 << 20]), latest);
+        }
+        assert_eq!(index.recent.changes.len(), 4);
+        assert_eq!(index.recent.key_bytes, 4 << 20);
+        for at in 1..12 {
+            assert_eq!(index.count(&KeyRange::all(), at), (at - 1) as u64);
         }
     }
 

@@ -228,8 +228,8 @@ mod tests {
 
     #[test]
     fn compaction_keeps_what_a_reader_at_its_revision_sees() {
-        assert_eq!(compacted(1).2, []);
-        assert_eq!(compacted(2).2, []);
+        assert!(compacted(1).2.is_empty());
+        assert!(compacted(2).2.is_empty());
         assert_eq!(compacted(4).2, [2]);
         assert_eq!(compacted(7).2, [2, 3, 5]);
         for at in 1..9 {

@@ -675,6 +675,36 @@ mod tests {
         assert_eq!(leaves(&filled(0..32_000).root), 1_000);
     }
 
+    /// Bytes beside the keys themselves; the copies of keys that bound subtrees count.
+    fn memory(node: &Node) -> usize {
+        size_of::<Node>()
+            + match node {
+                Node::Leaf(entries) => entries.capacity() * size_of::<Entry>(),
+                Node::Inner(children) => {
+                    let below = |child: &Child| child.lower.len() + memory(&child.node);
+                    let below = children.iter().map(below).sum::<usize>();
+                    children.capacity() * size_of::<Child>() + below
+                }
+            }
+    }
+
+    #[test]
+    fn a_key_costs_at_most_110_bytes_beside_its_own() {
+        let entries = (0..50_000).map(|number| Entry {
+            key: key(number).into(),
+            history: put(2),
+        });
+        let trees = [
+            filled(0..50_000),
+            filled(scattered(50_000)),
+            Tree::load(entries),
+        ];
+        for tree in trees {
+            let bytes = memory(&tree.root) / 50_000;
+            assert!(bytes <= 110, "{bytes}");
+        }
+    }
+
     #[test]
     fn removing_every_key_leaves_an_empty_leaf() {
         for order in [scattered(5_003).collect::<Vec<_>>(), (0..5_003).collect()] {

@@ -23,8 +23,9 @@ use crate::command::{self, Body, Command, Envelope};
 use crate::lease::lessor::Lessor;
 use crate::mvcc::read_view::ReadView;
 use crate::mvcc::txn::resolve_compares;
-use crate::seal::Sealer;
 use crate::replica::ProposeError;
+use crate::seal::Sealer;
+use crate::storage::log::RaftLog;
 
 pub(super) type RaftHandle = Raft<TypeConfig, StateMachine>;
 
@@ -42,6 +43,7 @@ pub struct Consensus {
 
 pub(super) struct Parts {
     pub(super) raft: RaftHandle,
+    pub(super) log: RaftLog,
     pub(super) peers: Peers,
     pub(super) waiters: Arc<Waiters>,
     pub(super) view: Arc<ArcSwap<ReadView>>,
@@ -77,7 +79,12 @@ impl Consensus {
     pub(super) fn new(parts: Parts) -> Self {
         let leadership = follow_leadership(&parts.raft);
         let read_index = ReadIndex::default();
-        let inner = Arc::new(Inner { parts, leadership, read_index, latch: RwLock::new(()) });
+        let inner = Arc::new(Inner {
+            parts,
+            leadership,
+            read_index,
+            latch: RwLock::new(()),
+        });
         let consensus = Self { inner };
         tokio::spawn(consensus.clone().confirm_reads());
         consensus
@@ -149,7 +156,11 @@ impl Consensus {
     /// Waits until this member has applied the entry at this index.
     pub async fn applied_at_least(&self, index: u64) -> Result<(), ProposeError> {
         let mut applied = self.inner.parts.applied.clone();
-        applied.wait_for(|at| *at >= index).await.map(drop).map_err(|_| ProposeError::Stopped)
+        applied
+            .wait_for(|at| *at >= index)
+            .await
+            .map(drop)
+            .map_err(|_| ProposeError::Stopped)
     }
 
     pub(crate) fn peer_urls(&self, member: u64) -> Option<Vec<String>> {
@@ -205,8 +216,7 @@ impl Consensus {
         encoded: Bytes,
     ) -> Result<Prepared<'_>, NotProposed> {
         let refused = |error| NotProposed::Refused(error);
-        let envelope =
-            Envelope::read(&encoded).map_err(|_| refused(ProposeError::Corrupt))?;
+        let envelope = Envelope::read(&encoded).map_err(|_| refused(ProposeError::Corrupt))?;
         let held = if envelope.is_latched() {
             Held::Alone(self.inner.latch.write().await)
         } else {
@@ -219,7 +229,10 @@ impl Consensus {
         };
         command::set_clock(&mut encoded, crate::clock::wall_ms())
             .map_err(|_| refused(ProposeError::Corrupt))?;
-        Ok(Prepared { encoded: encoded.freeze(), held })
+        Ok(Prepared {
+            encoded: encoded.freeze(),
+            held,
+        })
     }
 
     fn evaluate(&self, term: u64, encoded: &Bytes) -> Result<bytes::BytesMut, NotProposed> {
@@ -230,8 +243,7 @@ impl Consensus {
             return Err(NotProposed::NotLeader);
         }
         let refused = |error| NotProposed::Refused(error);
-        let mut command =
-            Command::decode(encoded).map_err(|_| refused(ProposeError::Corrupt))?;
+        let mut command = Command::decode(encoded).map_err(|_| refused(ProposeError::Corrupt))?;
         let sealer = self.sealer();
         if let Body::Txn(txn) = &mut command.body {
             let open = |key: &[u8], sealed: &[u8]| sealer.open(key, sealed).map(Vec::from);
@@ -252,8 +264,16 @@ impl Consensus {
                 .max_by_key(|(id, _)| matched.and_then(|m| m.get(id).cloned().flatten()))
                 .map(|(id, _)| id)
         };
-        let Some(successor) = successor.filter(|_| self.is_leader()) else { return };
-        if self.raft().trigger().transfer_leader(successor).await.is_ok() {
+        let Some(successor) = successor.filter(|_| self.is_leader()) else {
+            return;
+        };
+        if self
+            .raft()
+            .trigger()
+            .transfer_leader(successor)
+            .await
+            .is_ok()
+        {
             let mut leadership = self.watch_leadership();
             let gone = leadership.wait_for(|now| now.leader != self.member_id());
             let _ = tokio::time::timeout(Duration::from_millis(700), gone).await;
@@ -264,6 +284,9 @@ impl Consensus {
     pub async fn stop(&self) {
         self.waiters().stop(&ProposeError::Stopped);
         let _ = self.raft().shutdown().await;
+        if let Err(error) = self.inner.parts.log.close().await {
+            tracing::warn!(%error, "the raft log was not closed");
+        }
     }
 
     /// Ends when raft has stopped by itself: a failed log or a poisoned state.
@@ -285,14 +308,24 @@ fn follow_leadership(raft: &RaftHandle) -> watch::Receiver<Leadership> {
     let mut metrics = raft.server_metrics();
     let (sender, receiver) = watch::channel(Leadership::default());
     tokio::spawn(async move {
+        let mut last_leader = 0;
         loop {
             let now = {
                 let metrics = metrics.borrow_and_update();
                 let term = metrics.vote.leader_id().term;
                 // A leader counts once a quorum has granted its vote.
-                let leader = metrics.current_leader.filter(|_| metrics.vote.is_committed());
-                Leadership { leader: leader.unwrap_or(0), term }
+                let leader = metrics
+                    .current_leader
+                    .filter(|_| metrics.vote.is_committed());
+                Leadership {
+                    leader: leader.unwrap_or(0),
+                    term,
+                }
             };
+            if now.leader != 0 && now.leader != last_leader {
+                last_leader = now.leader;
+                crate::metrics::metrics().leader_changes_seen.inc();
+            }
             sender.send_if_modified(|known| {
                 let news = *known != now;
                 *known = now;

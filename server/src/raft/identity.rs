@@ -8,8 +8,8 @@ use proto::sealkv::peer::Greeting;
 use sha1::{Digest, Sha1};
 
 /// The oldest and the newest peer protocol this release speaks.
-pub const PROTOCOL_MIN: u32 = 1;
-pub const PROTOCOL_MAX: u32 = 1;
+pub(super) const PROTOCOL_MIN: u32 = 1;
+pub(super) const PROTOCOL_MAX: u32 = 1;
 
 /// The id of a member that bootstraps a cluster.
 pub fn member_id(peer_urls: &[String], cluster_token: &str) -> u64 {
@@ -106,7 +106,10 @@ mod tests {
     #[test]
     fn the_order_of_urls_and_members_does_not_matter() {
         let (a, b) = ("http://a:1".to_owned(), "http://b:2".to_owned());
-        assert_eq!(member_id(&[a.clone(), b.clone()], "t"), member_id(&[b, a], "t"));
+        assert_eq!(
+            member_id(&[a.clone(), b.clone()], "t"),
+            member_id(&[b, a], "t")
+        );
         assert_eq!(cluster_id(&[3, 1, 2]), cluster_id(&[1, 2, 3]));
     }
 }

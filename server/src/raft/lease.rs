@@ -15,12 +15,16 @@ use crate::access::{Internal, Permitted};
 use crate::clock;
 use crate::command::{LeaseCheckpoint, LeaseExpire};
 use crate::lease::lessor::{LessorError, Renewal};
+use crate::metrics::metrics;
 use crate::replica::ProposeError;
 
 /// What the leader knows of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeaseAtLeader {
-    Found { ttl_seconds: i64, granted_seconds: i64 },
+pub(super) enum LeaseAtLeader {
+    Found {
+        ttl_seconds: i64,
+        granted_seconds: i64,
+    },
     NotFound,
     NotLeader,
     /// Its expiry is being decided: ask again.
@@ -45,7 +49,10 @@ enum Question {
 impl Consensus {
     /// Renews a lease at the leader; none when there is no such lease.
     pub async fn keep_alive(&self, id: i64) -> Result<Option<i64>, ProposeError> {
-        Ok(self.ask_leader(id, Question::KeepAlive).await?.map(|(ttl, _)| ttl))
+        Ok(self
+            .ask_leader(id, Question::KeepAlive)
+            .await?
+            .map(|(ttl, _)| ttl))
     }
 
     /// The remaining and the granted time of a lease, in seconds; none when there is no such
@@ -73,7 +80,10 @@ impl Consensus {
                     (l, _) => self.ask_peer(l, id, question).await,
                 };
                 match answer {
-                    LeaseAtLeader::Found { ttl_seconds, granted_seconds } => {
+                    LeaseAtLeader::Found {
+                        ttl_seconds,
+                        granted_seconds,
+                    } => {
                         return Some((ttl_seconds, granted_seconds));
                     }
                     LeaseAtLeader::NotFound => return None,
@@ -93,7 +103,9 @@ impl Consensus {
     async fn ask_peer(&self, leader: u64, id: i64, question: Question) -> LeaseAtLeader {
         use pb::lease_response::Result as Outcome;
         let peers = self.peers();
-        let Some(urls) = self.peer_urls(leader) else { return LeaseAtLeader::NotLeader };
+        let Some(urls) = self.peer_urls(leader) else {
+            return LeaseAtLeader::NotLeader;
+        };
         let Ok(mut client) = peers.client(&urls, Lane::Control) else {
             return LeaseAtLeader::NotLeader;
         };
@@ -135,10 +147,16 @@ impl Consensus {
         let renewal = self.lessor().lock().renew(id, clock::monotonic());
         match renewal {
             Ok(Renewal::Renewed { ttl_seconds }) => {
-                LeaseAtLeader::Found { ttl_seconds, granted_seconds: ttl_seconds }
+                metrics().leases_renewed.inc();
+                LeaseAtLeader::Found {
+                    ttl_seconds,
+                    granted_seconds: ttl_seconds,
+                }
             }
             Ok(Renewal::TakeBackCheckpointFirst) => {
-                let forget = LeaseCheckpoint { remaining_seconds: vec![(id, 0)] };
+                let forget = LeaseCheckpoint {
+                    remaining_seconds: vec![(id, 0)],
+                };
                 let permitted = Permitted::internal(Internal::LeaseCheckpoint, forget.into());
                 // Whatever came of it, the next attempt finds out.
                 let _ = self.propose(permitted).await;
@@ -157,9 +175,17 @@ impl Consensus {
         let remaining = self.lessor().lock().remaining(id, clock::monotonic());
         match remaining {
             Ok(ttl_seconds) => {
-                let granted = self.view().leases.read().get(id).map(|lease| lease.ttl_seconds);
+                let granted = self
+                    .view()
+                    .leases
+                    .read()
+                    .get(id)
+                    .map(|lease| lease.ttl_seconds);
                 let granted_seconds = granted.unwrap_or(ttl_seconds);
-                LeaseAtLeader::Found { ttl_seconds, granted_seconds }
+                LeaseAtLeader::Found {
+                    ttl_seconds,
+                    granted_seconds,
+                }
             }
             Err(LessorError::NotFound) => LeaseAtLeader::NotFound,
             Err(LessorError::NotPrimary) => LeaseAtLeader::NotLeader,
@@ -198,6 +224,7 @@ impl Consensus {
             (expired, lessor.due_checkpoints(now, CHECKPOINTS_PER_ENTRY))
         };
         if !expired.is_empty() {
+            metrics().leases_expired.inc_by(expired.len() as u64);
             let body = LeaseExpire { term, ids: expired };
             self.propose_in_background(Permitted::internal(Internal::LeaseExpiry, body.into()));
         }

@@ -485,6 +485,10 @@ mod tests {
         let (sender, mut receiver) = TypeConfig::oneshot();
         let queued = store.append(vec![entry(1, 10)], IOFlushed::signal(sender));
         queued.await.expect("it has room");
+        let waited = disk.clone();
+        Runtime::spawn_blocking(move || waited.wait_for_held_sync())
+            .await
+            .expect("the writer comes to its sync");
         let read = store.try_get_log_entries(0..10).await.expect("it reads");
         assert_eq!(read.len(), 1, "readable before it is flushed");
         assert!(

@@ -26,17 +26,22 @@ use super::wire::{self, AppendEntries, VoteRequest, VoteResponse};
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotContent>;
 
 /// Makes the clients that openraft asks for.
-pub struct Network {
+pub(super) struct Network {
     peers: Peers,
 }
 
 impl Network {
-    pub fn new(peers: Peers) -> Self {
+    pub(super) fn new(peers: Peers) -> Self {
         Self { peers }
     }
 
     fn connection(&self, target: u64, node: &MemberNode, lane: Lane) -> Connection {
-        Connection { peers: self.peers.clone(), target, node: node.clone(), lane }
+        Connection {
+            peers: self.peers.clone(),
+            target,
+            node: node.clone(),
+            lane,
+        }
     }
 }
 
@@ -53,7 +58,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 }
 
 /// Calls to one member.
-pub struct Connection {
+pub(super) struct Connection {
     peers: Peers,
     target: u64,
     node: MemberNode,
@@ -64,7 +69,9 @@ type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 
 impl Connection {
     fn client(&self, lane: Lane) -> Rpc<Client> {
-        self.peers.client(&self.node.peer_urls, lane).map_err(|s| self.failed(&s))
+        self.peers
+            .client(&self.node.peer_urls, lane)
+            .map_err(|s| self.failed(&s))
     }
 
     fn failed(&self, status: &Status) -> RPCError<TypeConfig> {
@@ -95,12 +102,21 @@ impl Connection {
         }
     }
 
-    async fn ask_for_vote(&self, rpc: VoteRequest, option: RPCOption, pre: bool) -> Rpc<VoteResponse> {
+    async fn ask_for_vote(
+        &self,
+        rpc: VoteRequest,
+        option: RPCOption,
+        pre: bool,
+    ) -> Rpc<VoteResponse> {
         let mut client = self.client(Lane::Control)?;
         let request = self.peers.request(self.target, wire::vote_request(&rpc));
         let answer = self
             .within(RPCTypes::Vote, &option, async {
-                if pre { client.pre_vote(request).await } else { client.vote(request).await }
+                if pre {
+                    client.pre_vote(request).await
+                } else {
+                    client.vote(request).await
+                }
             })
             .await?;
         wire::parse_vote_response(answer.into_inner())
@@ -127,7 +143,12 @@ impl RaftNetworkV2<TypeConfig> for Connection {
                 Err(RPCError::Unreachable(Unreachable::new(&gone)))
             })
         };
-        let timed_out = || Timeout { action: RPCTypes::AppendEntries, id, target, timeout: ttl };
+        let timed_out = || Timeout {
+            action: RPCTypes::AppendEntries,
+            id,
+            target,
+            timeout: ttl,
+        };
         let result = tokio::time::timeout(ttl, one)
             .await
             .map_err(|_| RPCError::Timeout(timed_out()))??;
@@ -177,10 +198,15 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let unreachable = |s: &Status| StreamingError::Unreachable(Unreachable::new(s));
-        let mut client =
-            self.peers.client(&self.node.peer_urls, Lane::Bulk).map_err(|s| unreachable(&s))?;
+        let mut client = self
+            .peers
+            .client(&self.node.peer_urls, Lane::Bulk)
+            .map_err(|s| unreachable(&s))?;
         let head = wire::snapshot_head(&vote, &snapshot.meta);
-        tracing::info!(peer = format_args!("{:x}", self.target), "sending a snapshot");
+        tracing::info!(
+            peer = format_args!("{:x}", self.target),
+            "sending a snapshot"
+        );
         let parts = snapshot::parts(head, snapshot.snapshot);
         let request = self.peers.request(self.target, parts);
         let sent = tokio::select! {
@@ -210,9 +236,13 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         };
         let request = self.peers.request(self.target, message);
         let answer = self
-            .within(RPCTypes::TransferLeader, &option, client.transfer_leader(request))
+            .within(
+                RPCTypes::TransferLeader,
+                &option,
+                client.transfer_leader(request),
+            )
             .await?;
-        let expected_vote = req.from_leader().clone();
+        let expected_vote = *req.from_leader();
         Ok(match answer.into_inner().refusal {
             None => Ok(()),
             Some(Refusal::VoteChangedTo(ballot)) => Err(TransferLeaderError::VoteChanged {

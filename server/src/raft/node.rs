@@ -36,6 +36,8 @@ pub struct NodeOptions {
     /// Entries kept behind a snapshot for followers that are a little late.
     pub snapshot_catchup_entries: u64,
     pub request_timeout: Duration,
+    /// An apply that takes longer is logged.
+    pub slow_apply: Duration,
 }
 
 #[derive(Debug, Error)]
@@ -87,12 +89,13 @@ impl Node {
             waiters: waiters.clone(),
             lessor: lessor.clone(),
             applied: applied_sender,
+            slow_apply: self.options.slow_apply,
         };
         let state_machine =
             StateMachine::start(self.machine, self.store, self.directory, audience)?;
         let state = state_machine.handle();
         let network = Network::new(self.peers.clone());
-        let log = LogStore::new(self.log);
+        let log = LogStore::new(self.log.clone());
         let raft = Raft::new(member_id, config, network, log, state_machine)
             .await
             .map_err(|error| NodeError::Start(error.to_string()))?;
@@ -101,6 +104,7 @@ impl Node {
         }
         Ok(Consensus::new(Parts {
             raft,
+            log: self.log,
             peers: self.peers,
             waiters,
             view,
@@ -125,7 +129,13 @@ async fn bootstrap(
     let nodes: BTreeMap<u64, MemberNode> = members
         .iter()
         .map(|(id, (name, peer_urls))| {
-            (*id, MemberNode { name: name.clone(), peer_urls: peer_urls.clone() })
+            (
+                *id,
+                MemberNode {
+                    name: name.clone(),
+                    peer_urls: peer_urls.clone(),
+                },
+            )
         })
         .collect();
     match raft.initialize(nodes).await {
@@ -155,7 +165,9 @@ impl NodeOptions {
             backoff: "20ms 50ms 100ms ..200ms".into(),
             ..Config::default()
         };
-        let config = config.validate().map_err(|e| NodeError::Options(e.to_string()))?;
+        let config = config
+            .validate()
+            .map_err(|e| NodeError::Options(e.to_string()))?;
         Ok(Arc::new(config))
     }
 }

@@ -18,11 +18,11 @@ use super::propose::NotProposed;
 use super::snapshot::SnapshotContent;
 use super::types::{SnapshotMeta, TypeConfig};
 use super::wire;
+use crate::apply::snapshot::SnapshotLoader;
 use crate::command::Envelope;
 use crate::key_service::{KeyService, MintError};
-use crate::apply::snapshot::SnapshotLoader;
-use crate::storage::{DataDir, StagedState, StoreOptions};
 use crate::replica::ProposeError;
+use crate::storage::{DataDir, StagedState, StoreOptions};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -40,35 +40,41 @@ impl PeerService {
         directory: Arc<Mutex<DataDir>>,
         storage_keys: StorageKeys,
     ) -> PeerServer<Self> {
-        PeerServer::new(Self { consensus, keys, directory, storage_keys })
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+        PeerServer::new(Self {
+            consensus,
+            keys,
+            directory,
+            storage_keys,
+        })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// Every call starts here: the caller belongs to this cluster and means this member.
-    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
     fn welcome<T>(&self, request: Request<T>) -> Result<(pb::Greeting, T), Status> {
         let greeting = self.consensus.peers().welcome(&request)?;
         Ok((greeting, request.into_inner()))
     }
 
     /// What a member asks that takes part in raft: the caller must be a member now.
-    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
     fn welcome_member<T>(&self, request: Request<T>) -> Result<T, Status> {
         let (greeting, message) = self.welcome(request)?;
         let nodes = self.consensus.member_nodes();
         // A member that has no configuration yet learns it from its first leader.
         if !nodes.is_empty() && !nodes.contains_key(&greeting.member_id) {
-            return Err(Status::failed_precondition("the caller is not a member of this cluster"));
+            return Err(Status::failed_precondition(
+                "the caller is not a member of this cluster",
+            ));
         }
         Ok(message)
     }
 
     /// A member that has lost its log and its votes must not give another one.
-    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
     fn may_vote(&self) -> Result<(), Status> {
         if *self.consensus.peers().expelled().borrow() {
-            return Err(Status::failed_precondition("this member has lost its data directory"));
+            return Err(Status::failed_precondition(
+                "this member has lost its data directory",
+            ));
         }
         Ok(())
     }
@@ -87,7 +93,11 @@ impl Peer for PeerService {
     async fn greet(&self, request: Request<pb::GreetRequest>) -> Answer<pb::GreetResponse> {
         let peers = self.consensus.peers();
         let greeting = peers.welcome(&request)?;
-        let known = self.consensus.view().members.directory_id(greeting.member_id);
+        let known = self
+            .consensus
+            .view()
+            .members
+            .directory_id(greeting.member_id);
         let slot = self.keys.own_slot();
         Ok(Response::new(pb::GreetResponse {
             greeting: Some(peers.greeting(greeting.member_id)),
@@ -130,7 +140,12 @@ impl Peer for PeerService {
         self.may_vote()?;
         let message = self.welcome_member(request)?;
         let vote = wire::parse_vote_request(message).map_err(invalid)?;
-        let answer = self.consensus.raft().pre_vote(vote).await.map_err(stopped)?;
+        let answer = self
+            .consensus
+            .raft()
+            .pre_vote(vote)
+            .await
+            .map_err(stopped)?;
         Ok(Response::new(wire::vote_response(&answer)))
     }
 
@@ -145,15 +160,21 @@ impl Peer for PeerService {
             message.to_node_id,
             message.last_log_id.map(wire::parse_log_id),
         );
-        let answer =
-            self.consensus.raft().handle_transfer_leader(request).await.map_err(stopped)?;
+        let answer = self
+            .consensus
+            .raft()
+            .handle_transfer_leader(request)
+            .await
+            .map_err(stopped)?;
         let refusal = answer.err().map(|error| match error {
             TransferLeaderError::VoteChanged { actual, .. } => {
                 Refusal::VoteChangedTo(wire::ballot(&actual))
             }
-            TransferLeaderError::LogNotFlushed { actual, .. } => Refusal::LogFlushedTo(
-                pb::Matched { log_id: actual.as_ref().map(wire::log_id) },
-            ),
+            TransferLeaderError::LogNotFlushed { actual, .. } => {
+                Refusal::LogFlushedTo(pb::Matched {
+                    log_id: actual.as_ref().map(wire::log_id),
+                })
+            }
         });
         Ok(Response::new(pb::TransferLeaderResponse { refusal }))
     }
@@ -175,20 +196,23 @@ impl Peer for PeerService {
             meta,
             snapshot: SnapshotContent::Staged(Box::new(staged)),
         };
-        let installed =
-            self.consensus.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        let installed = self
+            .consensus
+            .raft()
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map_err(stopped)?;
         let vote = Some(wire::ballot(&installed.vote));
         Ok(Response::new(pb::SnapshotInstalled { vote }))
     }
 
-    async fn forward(
-        &self,
-        request: Request<pb::ForwardRequest>,
-    ) -> Answer<pb::ForwardResponse> {
+    async fn forward(&self, request: Request<pb::ForwardRequest>) -> Answer<pb::ForwardResponse> {
         use pb::forward_response::Refusal;
         let message = self.welcome_member(request)?;
         let answer = |refusal: Refusal| {
-            Ok(Response::new(pb::ForwardResponse { refusal: refusal.into() }))
+            Ok(Response::new(pb::ForwardResponse {
+                refusal: refusal.into(),
+            }))
         };
         let header = match Envelope::read(&message.command) {
             Ok(header) => header,
@@ -198,7 +222,9 @@ impl Peer for PeerService {
             // Expiry, effects, key changes: only the leader's own.
             return answer(Refusal::Invalid);
         }
-        let appended = self.consensus.append_in_term(None, message.term, message.command);
+        let appended = self
+            .consensus
+            .append_in_term(None, message.term, message.command);
         let bounded = tokio::time::timeout(self.consensus.request_timeout(), appended);
         answer(match bounded.await {
             // The caller has given up by now; its waiter has the answer if there is one.
@@ -252,7 +278,10 @@ impl Peer for PeerService {
             Err(MintError::NotFound) => (Refusal::NotFound, 0),
             Err(MintError::Unavailable(_)) => (Refusal::Unavailable, 0),
         };
-        Ok(Response::new(pb::MintKeyResponse { refusal: refusal.into(), log_index }))
+        Ok(Response::new(pb::MintKeyResponse {
+            refusal: refusal.into(),
+            log_index,
+        }))
     }
 }
 
@@ -294,10 +323,16 @@ impl PeerService {
                     }
                     return Ok(staged);
                 }
-                _ => return Err(Status::invalid_argument("a part of the snapshot is out of place")),
+                _ => {
+                    return Err(Status::invalid_argument(
+                        "a part of the snapshot is out of place",
+                    ));
+                }
             }
         }
-        Err(Status::invalid_argument("the snapshot ended before its closing part"))
+        Err(Status::invalid_argument(
+            "the snapshot ended before its closing part",
+        ))
     }
 }
 
@@ -309,9 +344,10 @@ fn lease_response(answer: LeaseAtLeader) -> pb::LeaseResponse {
         granted_ttl_seconds,
     };
     match answer {
-        LeaseAtLeader::Found { ttl_seconds, granted_seconds } => {
-            with(Outcome::Found, ttl_seconds, granted_seconds)
-        }
+        LeaseAtLeader::Found {
+            ttl_seconds,
+            granted_seconds,
+        } => with(Outcome::Found, ttl_seconds, granted_seconds),
         LeaseAtLeader::NotFound => with(Outcome::NotFound, 0, 0),
         LeaseAtLeader::NotLeader => with(Outcome::NotLeader, 0, 0),
         LeaseAtLeader::Undecided => with(Outcome::Undecided, 0, 0),

@@ -20,11 +20,11 @@ use super::identity::{Identity, PROTOCOL_MAX, PROTOCOL_MIN};
 use crate::mvcc::read_view::ReadView;
 
 /// Binary metadata of every call between members.
-pub const GREETING: &str = "sealkv-greeting-bin";
+pub(super) const GREETING: &str = "sealkv-greeting-bin";
 /// Set on a refusal: the callee knows the caller's member id by another data directory.
-pub const BOOTSTRAPPED: &str = "sealkv-bootstrapped";
+pub(super) const BOOTSTRAPPED: &str = "sealkv-bootstrapped";
 
-pub type Client = PeerClient<Channel>;
+pub(super) type Client = PeerClient<Channel>;
 
 /// Bulk traffic (log entries, snapshots) must not delay heartbeats and votes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +55,15 @@ impl Peers {
     ) -> Self {
         let channels = Mutex::default();
         let expelled = tokio::sync::watch::Sender::new(false);
-        Self { inner: Arc::new(Inner { identity, view, election_timeout, channels, expelled }) }
+        Self {
+            inner: Arc::new(Inner {
+                identity,
+                view,
+                election_timeout,
+                channels,
+                expelled,
+            }),
+        }
     }
 
     pub fn identity(&self) -> &Identity {
@@ -70,7 +78,9 @@ impl Peers {
     /// A client of the member at the first of these URLs; connects when first used and again
     /// after a break.
     pub fn client(&self, peer_urls: &[String], lane: Lane) -> Result<Client, Status> {
-        let url = peer_urls.first().ok_or_else(|| Status::unavailable("member has no peer URL"))?;
+        let url = peer_urls
+            .first()
+            .ok_or_else(|| Status::unavailable("member has no peer URL"))?;
         let mut channels = self.inner.channels.lock();
         if let Some(channel) = channels.get(&(url.clone(), lane)) {
             return Ok(limits(PeerClient::new(channel.clone())));
@@ -102,8 +112,10 @@ impl Peers {
     pub fn greeting(&self, target: u64) -> Greeting {
         let view = self.inner.view.load();
         let directory = view.members.directory_id(target);
-        let mut greeting =
-            self.inner.identity.greeting(target, directory.as_ref().map_or(&[], |id| &id[..]));
+        let mut greeting = self
+            .inner
+            .identity
+            .greeting(target, directory.as_ref().map_or(&[], |id| &id[..]));
         if let Some(keyring_id) = view.key_table.keyring_id() {
             greeting.keyring_id = bytes::Bytes::copy_from_slice(keyring_id.as_bytes());
         }
@@ -122,7 +134,6 @@ impl Peers {
     }
 
     /// Checks the greeting of an incoming call.
-    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
     pub fn welcome<T>(&self, request: &Request<T>) -> Result<Greeting, Status> {
         let greeting = request
             .metadata()
@@ -137,7 +148,9 @@ impl Peers {
                 remote = format_args!("{:x}", greeting.cluster_id),
                 "rejected connection on peer endpoint: cluster ID mismatch"
             );
-            return Err(Status::failed_precondition("etcdserver: cluster ID mismatch"));
+            return Err(Status::failed_precondition(
+                "etcdserver: cluster ID mismatch",
+            ));
         }
         if greeting.protocol_min > PROTOCOL_MAX || greeting.protocol_max < PROTOCOL_MIN {
             return Err(Status::failed_precondition(format!(
@@ -146,17 +159,20 @@ impl Peers {
             )));
         }
         if greeting.target_id != 0 && greeting.target_id != me.member_id {
-            return Err(Status::failed_precondition("this is another member than the one called"));
+            return Err(Status::failed_precondition(
+                "this is another member than the one called",
+            ));
         }
         self.check_keyring(&greeting)?;
         self.check_directories(&greeting)?;
         Ok(greeting)
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
     fn check_keyring(&self, greeting: &Greeting) -> Result<(), Status> {
         let view = self.inner.view.load();
-        let Some(own) = view.key_table.keyring_id() else { return Ok(()) };
+        let Some(own) = view.key_table.keyring_id() else {
+            return Ok(());
+        };
         if greeting.keyring_id.is_empty() || greeting.keyring_id == own.as_bytes()[..] {
             return Ok(());
         }
@@ -164,10 +180,11 @@ impl Peers {
             peer = format_args!("{:x}", greeting.member_id),
             "rejected connection on peer endpoint: keyring mismatch"
         );
-        Err(Status::failed_precondition("the caller belongs to another keyring"))
+        Err(Status::failed_precondition(
+            "the caller belongs to another keyring",
+        ))
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
     fn check_directories(&self, greeting: &Greeting) -> Result<(), Status> {
         let view = self.inner.view.load();
         let me = &self.inner.identity;
@@ -178,7 +195,9 @@ impl Peers {
                 // The cluster knows this member by a directory that it no longer has.
                 self.expel();
             }
-            return Err(Status::failed_precondition("this member has another data directory"));
+            return Err(Status::failed_precondition(
+                "this member has another data directory",
+            ));
         }
         if let Some(known) = view.members.directory_id(greeting.member_id)
             && known[..] != greeting.directory_id[..]
@@ -188,9 +207,10 @@ impl Peers {
                 "rejected connection on peer endpoint: member has already been bootstrapped \
                  with another data directory"
             );
-            let mut status =
-                Status::failed_precondition("member has already been bootstrapped");
-            status.metadata_mut().insert(BOOTSTRAPPED, MetadataValue::from_static("1"));
+            let mut status = Status::failed_precondition("member has already been bootstrapped");
+            status
+                .metadata_mut()
+                .insert(BOOTSTRAPPED, MetadataValue::from_static("1"));
             return Err(status);
         }
         Ok(())
@@ -199,8 +219,10 @@ impl Peers {
 
 /// Peers send whole batches of entries: the default message limit is for strangers.
 fn limits(client: Client) -> Client {
-    client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+    client
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// More than any batch of entries openraft sends at once.
-pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
+pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 30;

@@ -19,11 +19,12 @@ use super::peers::Lane;
 use super::types::{EntryData, TypeConfig};
 use crate::access::Permitted;
 use crate::command::{self, Body, Command, Header, RequestId};
+use crate::metrics::{Held, metrics};
 use crate::replica::{Applied, ProposeError};
 
 /// Why an entry was certainly not appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotProposed {
+pub(super) enum NotProposed {
     /// Ask again, maybe elsewhere.
     NotLeader,
     /// Ask again elsewhere or not at all.
@@ -56,10 +57,21 @@ impl Consensus {
         permitted: Permitted<Body>,
         flags: u32,
     ) -> Result<Applied, ProposeError> {
+        let _pending = Held::new(&metrics().proposals_pending);
         let mut ticket = self.waiters().register();
-        let request = RequestId { member: self.member_id(), seq: ticket.seq };
-        let header = Header { flags, ..Header::new(request) };
-        let encoded = Command { header, body: permitted.into_request() }.encode();
+        let request = RequestId {
+            member: self.member_id(),
+            seq: ticket.seq,
+        };
+        let header = Header {
+            flags,
+            ..Header::new(request)
+        };
+        let encoded = Command {
+            header,
+            body: permitted.into_request(),
+        }
+        .encode();
         let leader_before = self.leadership().leader;
         let answered = tokio::time::timeout(self.request_timeout(), async {
             loop {
@@ -67,9 +79,14 @@ impl Consensus {
                 let sent = match leadership.leader {
                     0 => Err(NotProposed::NotLeader),
                     id if id == self.member_id() => {
-                        return self.propose_here(&mut ticket, leadership.term, encoded).await;
+                        return self
+                            .propose_here(&mut ticket, leadership.term, encoded)
+                            .await;
                     }
-                    id => self.forward(ticket.seq, id, leadership, encoded.clone()).await,
+                    id => {
+                        self.forward(ticket.seq, id, leadership, encoded.clone())
+                            .await
+                    }
                 };
                 match sent {
                     Ok(()) => return ticket.answer().await,
@@ -78,13 +95,17 @@ impl Consensus {
                 }
             }
         });
-        match answered.await {
+        let answer = match answered.await {
             Ok(answer) => answer,
             Err(_) if self.leadership().leader != leader_before => {
                 Err(ProposeError::TimeoutDueToLeaderFail)
             }
             Err(_) => Err(ProposeError::Timeout),
+        };
+        if answer.is_err() {
+            metrics().proposals_failed.inc();
         }
+        answer
     }
 
     /// Replicates one of the leader's own commands; never forwarded.
@@ -97,7 +118,10 @@ impl Consensus {
             return Err(ProposeError::LeaderChanged);
         }
         let mut ticket = self.waiters().register();
-        let request = RequestId { member: self.member_id(), seq: ticket.seq };
+        let request = RequestId {
+            member: self.member_id(),
+            seq: ticket.seq,
+        };
         let encoded = Command::new(Header::new(request), permitted.into_request()).encode();
         let proposed = self.propose_here(&mut ticket, leadership.term, encoded);
         match tokio::time::timeout(self.request_timeout(), proposed).await {
@@ -143,7 +167,11 @@ impl Consensus {
         term: u64,
         encoded: Bytes,
     ) -> Result<(), NotProposed> {
-        if self.committed_index().saturating_sub(self.view().applied_index) > BACKLOG_ENTRIES_MAX {
+        if self
+            .committed_index()
+            .saturating_sub(self.view().applied_index)
+            > BACKLOG_ENTRIES_MAX
+        {
             return Err(NotProposed::Refused(ProposeError::TooManyRequests));
         }
         let prepared = self.prepare(term, encoded).await?;
@@ -164,9 +192,9 @@ impl Consensus {
         let outcome = outcome.await;
         drop(prepared.held);
         match outcome {
-            Ok(Err(ClientWriteError::ForwardToLeader(_) | ClientWriteError::PreconditionFailed(_))) => {
-                Err(NotProposed::NotLeader)
-            }
+            Ok(Err(
+                ClientWriteError::ForwardToLeader(_) | ClientWriteError::PreconditionFailed(_),
+            )) => Err(NotProposed::NotLeader),
             // Applied; or discarded and perhaps committed by another leader: the ticket tells.
             Ok(_) => Ok(()),
             Err(_) => Err(NotProposed::Refused(ProposeError::Stopped)),
@@ -180,14 +208,20 @@ impl Consensus {
         leadership: Leadership,
         command: Bytes,
     ) -> Result<(), NotProposed> {
-        let Some(urls) = self.peer_urls(leader) else { return Err(NotProposed::NotLeader) };
+        let Some(urls) = self.peer_urls(leader) else {
+            return Err(NotProposed::NotLeader);
+        };
         if !self.waiters().proposing(seq, leadership.term) {
             return Err(NotProposed::NotLeader);
         }
         let peers = self.peers();
-        let mut client =
-            peers.client(&urls, Lane::Bulk).map_err(|_| NotProposed::NotLeader)?;
-        let message = pb::ForwardRequest { term: leadership.term, command };
+        let mut client = peers
+            .client(&urls, Lane::Bulk)
+            .map_err(|_| NotProposed::NotLeader)?;
+        let message = pb::ForwardRequest {
+            term: leadership.term,
+            command,
+        };
         match client.forward(peers.request(leader, message)).await {
             Ok(answer) => refusal(answer.into_inner().refusal()),
             Err(status) => {

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::consensus::Consensus;
 use super::peers::Lane;
+use crate::metrics::metrics;
 use crate::replica::ProposeError;
 
 /// One attempt to confirm leadership; then it is tried again.
@@ -30,12 +31,16 @@ impl Consensus {
         let (sender, confirmed) = oneshot::channel();
         self.read_index().waiting.lock().push(sender);
         self.read_index().arrived.notify_one();
-        match tokio::time::timeout(self.request_timeout(), confirmed).await {
+        let outcome = match tokio::time::timeout(self.request_timeout(), confirmed).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(ProposeError::Stopped),
             Err(_) if self.leadership().leader == 0 => Err(ProposeError::NoLeader),
             Err(_) => Err(ProposeError::Timeout),
+        };
+        if outcome.is_err() {
+            metrics().read_indexes_failed.inc();
         }
+        outcome
     }
 
     /// The loop behind `read_barrier`; lives as long as the member.
@@ -46,7 +51,9 @@ impl Consensus {
             if batch.is_empty() {
                 continue;
             }
-            let Some(index) = self.confirm(&batch).await else { return };
+            let Some(index) = self.confirm(&batch).await else {
+                return;
+            };
             if self.view().applied_index >= index {
                 answer(batch);
             } else {
@@ -78,9 +85,9 @@ impl Consensus {
                 return Some(0);
             }
             let mut leadership = self.watch_leadership();
-            match tokio::time::timeout(Duration::from_millis(20), leadership.changed()).await {
-                Ok(Err(_)) => return None,
-                Ok(Ok(())) | Err(_) => {}
+            let news = tokio::time::timeout(Duration::from_millis(20), leadership.changed());
+            if let Ok(Err(_)) = news.await {
+                return None;
             }
         }
     }
@@ -88,7 +95,11 @@ impl Consensus {
     /// At the leader: the index to read at, once a quorum has confirmed its leadership after
     /// this call. Shared by the leader's own reads and its followers'.
     pub(super) async fn confirmed_index(&self) -> Option<u64> {
-        let linearizer = self.raft().get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
+        let linearizer = self
+            .raft()
+            .get_read_linearizer(ReadPolicy::ReadIndex)
+            .await
+            .ok()?;
         Some(linearizer.read_log_id().index())
     }
 

@@ -21,12 +21,14 @@ impl Replica for Consensus {
 
     fn read_barrier(&self) -> Pending<'_, Result<(), ReadIndexError>> {
         Box::pin(async {
-            Consensus::read_barrier(self).await.map_err(|error| match error {
-                ProposeError::NoLeader => ReadIndexError::NoLeader,
-                ProposeError::Stopped => ReadIndexError::Stopped,
-                ProposeError::LeaderChanged => ReadIndexError::LeaderChanged,
-                _ => ReadIndexError::Timeout,
-            })
+            Consensus::read_barrier(self)
+                .await
+                .map_err(|error| match error {
+                    ProposeError::NoLeader => ReadIndexError::NoLeader,
+                    ProposeError::Stopped => ReadIndexError::Stopped,
+                    ProposeError::LeaderChanged => ReadIndexError::LeaderChanged,
+                    _ => ReadIndexError::Timeout,
+                })
         })
     }
 
@@ -85,7 +87,9 @@ impl Replica for Consensus {
 
     fn lease_remaining(&self, id: i64) -> Pending<'_, Result<i64, LeaseError>> {
         Box::pin(async move {
-            let left = Consensus::lease_remaining(self, id).await.map_err(lease_error)?;
+            let left = Consensus::lease_remaining(self, id)
+                .await
+                .map_err(lease_error)?;
             left.map(|(ttl, _)| ttl).ok_or(LeaseError::NotFound)
         })
     }
@@ -96,7 +100,12 @@ impl Replica for Consensus {
             return lessor.by_deadline().collect();
         }
         drop(lessor);
-        Consensus::view(self).leases.read().iter().map(|(id, _)| id).collect()
+        Consensus::view(self)
+            .leases
+            .read()
+            .iter()
+            .map(|(id, _)| id)
+            .collect()
     }
 
     fn physically_compacted(&self, revision: i64) -> Pending<'_, ()> {

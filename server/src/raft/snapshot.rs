@@ -14,7 +14,7 @@ use crate::mvcc::read_view::ReadView;
 use crate::storage::StagedState;
 
 /// What openraft hands around as the data of a snapshot.
-pub enum SnapshotContent {
+pub(super) enum SnapshotContent {
     /// To be sent: everything up to the view's applied index.
     View(Arc<ReadView>),
     /// Received, complete and synced; not yet live.
@@ -35,7 +35,7 @@ const CHUNKS_AHEAD: usize = 4;
 
 /// The messages of one transfer. The state is read on a thread of its own, as fast as the
 /// connection takes it.
-pub fn parts(
+pub(super) fn parts(
     head: pb::SnapshotHead,
     content: SnapshotContent,
 ) -> impl Stream<Item = pb::SnapshotPart> + Send + 'static {
@@ -43,7 +43,9 @@ pub fn parts(
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
     tokio::task::spawn_blocking(move || {
         let part = |part| pb::SnapshotPart { part: Some(part) };
-        let SnapshotContent::View(view) = content else { return };
+        let SnapshotContent::View(view) = content else {
+            return;
+        };
         if sender.blocking_send(part(Part::Head(head))).is_err() {
             return;
         }

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc as std_mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
@@ -18,10 +18,9 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
+use super::measure;
 use super::snapshot::SnapshotContent;
-use super::types::{
-    self, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig,
-};
+use super::types::{self, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use super::waiters::Waiters;
 use crate::apply::{EntryBody, EntryRef, LogPosition, Machine};
 use crate::clock;
@@ -29,9 +28,9 @@ use crate::key_service::KeyringFollower;
 use crate::lease::lessor::Lessor;
 use crate::mvcc::compact::Progress;
 use crate::mvcc::read_view::ReadView;
+use crate::replica::Applied;
 use crate::storage::{DataDir, StagedState, Store};
 use crate::watch::Hub;
-use crate::replica::Applied;
 
 /// Entries applied as one storage batch.
 const BATCH_ENTRIES_MAX: usize = 512;
@@ -39,7 +38,7 @@ const BATCH_ENTRIES_MAX: usize = 512;
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotContent>;
 
 /// What an applied batch is told to.
-pub struct Audience {
+pub(super) struct Audience {
     pub member_id: u64,
     pub view: Arc<ArcSwap<ReadView>>,
     pub keyring: KeyringFollower,
@@ -48,6 +47,8 @@ pub struct Audience {
     pub lessor: Arc<Mutex<Lessor>>,
     /// The applied index, for those who wait for one.
     pub applied: watch::Sender<u64>,
+    /// An apply that takes longer is logged.
+    pub(super) slow_apply: Duration,
 }
 
 enum Job {
@@ -61,14 +62,14 @@ enum Job {
 
 /// The apply thread's inbox.
 #[derive(Clone)]
-pub struct StateMachine {
+pub(super) struct StateMachine {
     jobs: std_mpsc::Sender<Job>,
     shown: Arc<Shown>,
 }
 
 impl StateMachine {
     /// Starts the apply thread over this state.
-    pub fn start(
+    pub(super) fn start(
         machine: Machine,
         store: Store,
         directory: Arc<Mutex<DataDir>>,
@@ -80,13 +81,24 @@ impl StateMachine {
             freed_through: AtomicI64::new(i64::MIN),
         });
         let compactor = CompactionThread::start(&machine, shown.clone())?;
-        let worker = Worker { machine, shown: shown.clone(), directory, audience, compactor };
-        std::thread::Builder::new().name("apply".into()).spawn(move || worker.run(&inbox))?;
+        let worker = Worker {
+            machine,
+            shown: shown.clone(),
+            directory,
+            audience,
+            compactor,
+        };
+        std::thread::Builder::new()
+            .name("apply".into())
+            .spawn(move || worker.run(&inbox))?;
         Ok(Self { jobs, shown })
     }
 
     pub(super) fn handle(&self) -> StateHandle {
-        StateHandle { jobs: self.jobs.clone(), shown: self.shown.clone() }
+        StateHandle {
+            jobs: self.jobs.clone(),
+            shown: self.shown.clone(),
+        }
     }
 }
 
@@ -165,7 +177,9 @@ impl Worker {
     }
 
     fn apply(&mut self, entries: &[Entry]) -> io::Result<()> {
-        let Some(last) = entries.last() else { return Ok(()) };
+        let Some(last) = entries.last() else {
+            return Ok(());
+        };
         let memberships = entries
             .iter()
             .map(|entry| match &entry.payload {
@@ -187,14 +201,19 @@ impl Worker {
                 },
             })
             .collect();
+        let begun = Instant::now();
         let outcome = self.machine.apply(&refs).map_err(io::Error::other)?;
+        measure::applied(&outcome, refs.len(), begun.elapsed(), self.audience.slow_apply);
         let audience = &self.audience;
         if outcome.keys_changed {
             audience.keyring.follow(&outcome.view.key_table);
         }
         audience.view.store(outcome.view.clone());
         if !outcome.lease_changes.is_empty() {
-            audience.lessor.lock().observe(&outcome.lease_changes, clock::monotonic());
+            audience
+                .lessor
+                .lock()
+                .observe(&outcome.lease_changes, clock::monotonic());
         }
         if outcome.compacted {
             self.compactor.wake();
@@ -202,7 +221,10 @@ impl Worker {
         audience.hub.publish(&outcome.events, &outcome.view);
         audience.applied.send_replace(last.log_id.index);
         for (request, reply) in outcome.replies {
-            let applied = Applied { reply, view: outcome.view.clone() };
+            let applied = Applied {
+                reply,
+                view: outcome.view.clone(),
+            };
             audience.waiters.resolve(request.seq, Ok(applied));
         }
         audience.waiters.applied_through(last.log_id.leader_id.term);
@@ -216,12 +238,15 @@ impl Worker {
         let membership = types::decode_membership(applied.membership.clone())
             .map(|membership| StoredMembership::new(applied.membership_at.map(log_id), membership))
             .unwrap_or_default();
-        (applied.last.map(log_id), membership, self.audience.view.load_full())
+        (
+            applied.last.map(log_id),
+            membership,
+            self.audience.view.load_full(),
+        )
     }
 
     fn install(&mut self, staged: StagedState) -> io::Result<()> {
-        let superseded =
-            std::mem::replace(&mut *self.shown.store.lock(), staged.store().clone());
+        let superseded = std::mem::replace(&mut *self.shown.store.lock(), staged.store().clone());
         let store = self
             .directory
             .lock()
@@ -275,7 +300,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { jobs: self.jobs.clone() }
+        Builder {
+            jobs: self.jobs.clone(),
+        }
     }
 
     async fn install_snapshot(
@@ -301,13 +328,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 async fn current(jobs: &std_mpsc::Sender<Job>) -> io::Result<Option<Snapshot>> {
     let (applied, last_membership, view) = ask(jobs, Job::State).await?;
     Ok(applied.map(|last| Snapshot {
-        meta: SnapshotMeta { last_log_id: Some(last), last_membership },
+        meta: SnapshotMeta {
+            last_log_id: Some(last),
+            last_membership,
+        },
         snapshot: SnapshotContent::View(view),
     }))
 }
 
 /// Makes the applied state durable in the store, so that the log before it may be purged.
-pub struct Builder {
+pub(super) struct Builder {
     jobs: std_mpsc::Sender<Job>,
 }
 
@@ -342,23 +372,27 @@ impl CompactionThread {
     fn start(machine: &Machine, shown: Arc<Shown>) -> io::Result<Self> {
         let mut compactor = machine.compactor();
         let (wake, woken) = std_mpsc::channel();
-        std::thread::Builder::new().name("compaction".into()).spawn(move || {
-            loop {
-                match compactor.slice(SLICE_KEYS_MAX) {
-                    Ok(Progress::Working { .. }) => std::thread::sleep(SLICE_PAUSE),
-                    Ok(Progress::Finished { compact_revision }) => {
-                        shown.freed_through.store(compact_revision, Ordering::Release);
-                        if woken.recv().is_err() {
+        std::thread::Builder::new()
+            .name("compaction".into())
+            .spawn(move || {
+                loop {
+                    match compactor.slice(SLICE_KEYS_MAX) {
+                        Ok(Progress::Working { .. }) => std::thread::sleep(SLICE_PAUSE),
+                        Ok(Progress::Finished { compact_revision }) => {
+                            shown
+                                .freed_through
+                                .store(compact_revision, Ordering::Release);
+                            if woken.recv().is_err() {
+                                return;
+                            }
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "compaction stopped");
                             return;
                         }
                     }
-                    Err(error) => {
-                        tracing::error!(%error, "compaction stopped");
-                        return;
-                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self { wake })
     }
 

@@ -11,10 +11,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::replica::{Applied, ProposeError};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use crate::replica::{Applied, ProposeError};
-
 
 const SHARDS: usize = 16;
 
@@ -27,7 +26,7 @@ struct Waiting {
 }
 
 /// All waiting requests of this process, by the sequence number of their request id.
-pub struct Waiters {
+pub(super) struct Waiters {
     shards: [Mutex<HashMap<u64, Waiting>>; SHARDS],
     next: AtomicU64,
     /// The term of the newest applied entry.
@@ -37,7 +36,7 @@ pub struct Waiters {
 impl Waiters {
     /// `first` is random: a request of an earlier life of this member must not meet a waiter of
     /// this one.
-    pub fn new(first: u64) -> Arc<Self> {
+    pub(super) fn new(first: u64) -> Arc<Self> {
         Arc::new(Self {
             shards: std::array::from_fn(|_| Mutex::new(HashMap::new())),
             next: AtomicU64::new(first),
@@ -51,16 +50,22 @@ impl Waiters {
 
     /// A new sequence number and the place where its answer will arrive. The waiter is forgotten
     /// when the ticket is dropped.
-    pub fn register(self: &Arc<Self>) -> Ticket {
+    pub(super) fn register(self: &Arc<Self>) -> Ticket {
         let seq = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
-        self.shard(seq).lock().insert(seq, Waiting { term: 0, sender });
-        Ticket { seq, answer, waiters: self.clone() }
+        self.shard(seq)
+            .lock()
+            .insert(seq, Waiting { term: 0, sender });
+        Ticket {
+            seq,
+            answer,
+            waiters: self.clone(),
+        }
     }
 
     /// The entry is about to be proposed in this term. False when a later term has been applied
     /// already, so that it can have no effect any more: do not propose.
-    pub fn proposing(&self, seq: u64, term: u64) -> bool {
+    pub(super) fn proposing(&self, seq: u64, term: u64) -> bool {
         // The term is stored before the applied term is read; `applied_through` does it the
         // other way round, so that one of the two sees the other.
         if let Some(waiting) = self.shard(seq).lock().get_mut(&seq) {
@@ -69,7 +74,7 @@ impl Waiters {
         self.applied_term.load(Ordering::SeqCst) <= term
     }
 
-    pub fn resolve(&self, seq: u64, answer: Answer) {
+    pub(super) fn resolve(&self, seq: u64, answer: Answer) {
         let waiting = self.shard(seq).lock().remove(&seq);
         if let Some(waiting) = waiting {
             // The caller may have given up: then nobody is interested.
@@ -78,31 +83,37 @@ impl Waiters {
     }
 
     /// Entries up to and including this term's have been applied, and their replies resolved.
-    pub fn applied_through(&self, term: u64) {
+    pub(super) fn applied_through(&self, term: u64) {
         if self.applied_term.swap(term, Ordering::SeqCst) < term {
-            self.fail(|waiting| waiting.term != 0 && waiting.term < term, &ProposeError::LeaderChanged);
+            self.fail(
+                |waiting| waiting.term != 0 && waiting.term < term,
+                &ProposeError::LeaderChanged,
+            );
         }
     }
 
     /// A snapshot replaced the state: whether an entry before it took effect cannot be told.
-    pub fn overtaken_by_snapshot(&self, term: u64) {
+    pub(super) fn overtaken_by_snapshot(&self, term: u64) {
         self.applied_term.fetch_max(term, Ordering::SeqCst);
         self.fail(|waiting| waiting.term != 0, &ProposeError::Timeout);
     }
 
     /// The member stops: nothing will be applied any more.
-    pub fn stop(&self, error: &ProposeError) {
+    pub(super) fn stop(&self, error: &ProposeError) {
         self.fail(|_| true, error);
     }
 
     fn fail(&self, which: impl Fn(&Waiting) -> bool, error: &ProposeError) {
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let gone: Vec<u64> =
-                shard.iter().filter(|(_, w)| which(w)).map(|(seq, _)| *seq).collect();
+            let gone: Vec<u64> = shard
+                .iter()
+                .filter(|(_, w)| which(w))
+                .map(|(seq, _)| *seq)
+                .collect();
             for seq in gone {
                 if let Some(waiting) = shard.remove(&seq) {
-                    let _ = waiting.sender.send(Err(error.clone()));
+                    let _ = waiting.sender.send(Err(*error));
                 }
             }
         }
@@ -110,14 +121,14 @@ impl Waiters {
 }
 
 /// One waiting request.
-pub struct Ticket {
+pub(super) struct Ticket {
     pub seq: u64,
     answer: oneshot::Receiver<Answer>,
     waiters: Arc<Waiters>,
 }
 
 impl Ticket {
-    pub async fn answer(&mut self) -> Answer {
+    pub(super) async fn answer(&mut self) -> Answer {
         match (&mut self.answer).await {
             Ok(answer) => answer,
             // Only `resolve` and `fail` drop a sender, and both send first.

@@ -8,53 +8,76 @@ use thiserror::Error;
 use super::types::{self, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 
 #[derive(Debug, Error)]
-pub enum WireError {
+pub(super) enum WireError {
     #[error("the message lacks its {0}")]
     Missing(&'static str),
     #[error("entry {index} cannot be read: {source}")]
-    Payload { index: u64, source: types::CodecError },
+    Payload {
+        index: u64,
+        source: types::CodecError,
+    },
     #[error("the membership of the snapshot cannot be read: {0}")]
     Membership(types::CodecError),
 }
 
-pub fn ballot(vote: &Vote) -> pb::Ballot {
+pub(super) fn ballot(vote: &Vote) -> pb::Ballot {
     let leader = &vote.leader_id;
-    pb::Ballot { term: leader.term, node_id: leader.voted_for, committed: vote.committed }
+    pb::Ballot {
+        term: leader.term,
+        node_id: leader.voted_for,
+        committed: vote.committed,
+    }
 }
 
-pub fn vote(ballot: Option<pb::Ballot>) -> Result<Vote, WireError> {
+pub(super) fn vote(ballot: Option<pb::Ballot>) -> Result<Vote, WireError> {
     let ballot = ballot.ok_or(WireError::Missing("vote"))?;
-    Ok(types::make_vote(ballot.term, ballot.node_id, ballot.committed))
+    Ok(types::make_vote(
+        ballot.term,
+        ballot.node_id,
+        ballot.committed,
+    ))
 }
 
-pub fn log_id(id: &LogId) -> pb::LogId {
-    pb::LogId { term: id.leader_id.term, index: id.index }
+pub(super) fn log_id(id: &LogId) -> pb::LogId {
+    pb::LogId {
+        term: id.leader_id.term,
+        index: id.index,
+    }
 }
 
-pub fn parse_log_id(id: pb::LogId) -> LogId {
+pub(super) fn parse_log_id(id: pb::LogId) -> LogId {
     types::make_log_id(id.term, id.index)
 }
 
 fn entry(entry: &Entry) -> pb::LogEntry {
     let payload = types::encode_payload(&entry.payload);
-    pb::LogEntry { log_id: Some(log_id(&entry.log_id)), payload }
+    pb::LogEntry {
+        log_id: Some(log_id(&entry.log_id)),
+        payload,
+    }
 }
 
-pub fn parse_entries(entries: Vec<pb::LogEntry>) -> Result<Vec<Entry>, WireError> {
+pub(super) fn parse_entries(entries: Vec<pb::LogEntry>) -> Result<Vec<Entry>, WireError> {
     entries
         .into_iter()
         .map(|entry| {
             let id = parse_log_id(entry.log_id.ok_or(WireError::Missing("log id"))?);
-            let payload = types::decode_payload(entry.payload)
-                .map_err(|source| WireError::Payload { index: id.index, source })?;
-            Ok(Entry { log_id: id, payload })
+            let payload =
+                types::decode_payload(entry.payload).map_err(|source| WireError::Payload {
+                    index: id.index,
+                    source,
+                })?;
+            Ok(Entry {
+                log_id: id,
+                payload,
+            })
         })
         .collect()
 }
 
-pub type AppendEntries = openraft::raft::AppendEntriesRequest<TypeConfig>;
+pub(super) type AppendEntries = openraft::raft::AppendEntriesRequest<TypeConfig>;
 
-pub fn append(request: &AppendEntries) -> pb::AppendRequest {
+pub(super) fn append(request: &AppendEntries) -> pb::AppendRequest {
     pb::AppendRequest {
         vote: Some(ballot(&request.vote)),
         prev: request.prev_log_id.as_ref().map(log_id),
@@ -63,7 +86,7 @@ pub fn append(request: &AppendEntries) -> pb::AppendRequest {
     }
 }
 
-pub fn parse_append(request: pb::AppendRequest) -> Result<AppendEntries, WireError> {
+pub(super) fn parse_append(request: pb::AppendRequest) -> Result<AppendEntries, WireError> {
     Ok(AppendEntries {
         vote: vote(request.vote)?,
         prev_log_id: request.prev.map(parse_log_id),
@@ -74,18 +97,22 @@ pub fn parse_append(request: pb::AppendRequest) -> Result<AppendEntries, WireErr
 
 type StreamResult = openraft::raft::StreamAppendResult<TypeConfig>;
 
-pub fn append_result(result: StreamResult) -> pb::AppendResponse {
+pub(super) fn append_result(result: StreamResult) -> pb::AppendResponse {
     use openraft::raft::StreamAppendError;
     use pb::append_response::Result as Out;
     let result = match result {
-        Ok(id) => Out::Matched(pb::Matched { log_id: id.as_ref().map(log_id) }),
+        Ok(id) => Out::Matched(pb::Matched {
+            log_id: id.as_ref().map(log_id),
+        }),
         Err(StreamAppendError::Conflict(id)) => Out::Conflict(log_id(&id)),
         Err(StreamAppendError::HigherVote(vote)) => Out::HigherVote(ballot(&vote)),
     };
-    pb::AppendResponse { result: Some(result) }
+    pb::AppendResponse {
+        result: Some(result),
+    }
 }
 
-pub fn parse_append_result(response: pb::AppendResponse) -> Result<StreamResult, WireError> {
+pub(super) fn parse_append_result(response: pb::AppendResponse) -> Result<StreamResult, WireError> {
     use openraft::raft::StreamAppendError;
     use pb::append_response::Result as In;
     Ok(match response.result.ok_or(WireError::Missing("result"))? {
@@ -95,10 +122,10 @@ pub fn parse_append_result(response: pb::AppendResponse) -> Result<StreamResult,
     })
 }
 
-pub type VoteRequest = openraft::raft::VoteRequest<TypeConfig>;
-pub type VoteResponse = openraft::raft::VoteResponse<TypeConfig>;
+pub(super) type VoteRequest = openraft::raft::VoteRequest<TypeConfig>;
+pub(super) type VoteResponse = openraft::raft::VoteResponse<TypeConfig>;
 
-pub fn vote_request(request: &VoteRequest) -> pb::VoteRequest {
+pub(super) fn vote_request(request: &VoteRequest) -> pb::VoteRequest {
     pb::VoteRequest {
         vote: Some(ballot(&request.vote)),
         last_log_id: request.last_log_id.as_ref().map(log_id),
@@ -106,13 +133,13 @@ pub fn vote_request(request: &VoteRequest) -> pb::VoteRequest {
     }
 }
 
-pub fn parse_vote_request(request: pb::VoteRequest) -> Result<VoteRequest, WireError> {
+pub(super) fn parse_vote_request(request: pb::VoteRequest) -> Result<VoteRequest, WireError> {
     let mut parsed = VoteRequest::new(vote(request.vote)?, request.last_log_id.map(parse_log_id));
     parsed.leadership_transfer = request.leadership_transfer;
     Ok(parsed)
 }
 
-pub fn vote_response(response: &VoteResponse) -> pb::VoteResponse {
+pub(super) fn vote_response(response: &VoteResponse) -> pb::VoteResponse {
     pb::VoteResponse {
         vote: Some(ballot(&response.vote)),
         granted: response.vote_granted,
@@ -120,12 +147,16 @@ pub fn vote_response(response: &VoteResponse) -> pb::VoteResponse {
     }
 }
 
-pub fn parse_vote_response(response: pb::VoteResponse) -> Result<VoteResponse, WireError> {
+pub(super) fn parse_vote_response(response: pb::VoteResponse) -> Result<VoteResponse, WireError> {
     let last = response.last_log_id.map(parse_log_id);
-    Ok(VoteResponse::new(vote(response.vote)?, last, response.granted))
+    Ok(VoteResponse::new(
+        vote(response.vote)?,
+        last,
+        response.granted,
+    ))
 }
 
-pub fn snapshot_head(sender: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHead {
+pub(super) fn snapshot_head(sender: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHead {
     pb::SnapshotHead {
         vote: Some(ballot(sender)),
         last_log_id: meta.last_log_id.as_ref().map(log_id),
@@ -134,10 +165,18 @@ pub fn snapshot_head(sender: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHead {
     }
 }
 
-pub fn parse_snapshot_head(head: pb::SnapshotHead) -> Result<(Vote, SnapshotMeta), WireError> {
+pub(super) fn parse_snapshot_head(
+    head: pb::SnapshotHead,
+) -> Result<(Vote, SnapshotMeta), WireError> {
     let membership = types::decode_membership(head.membership).map_err(WireError::Membership)?;
     let last_log_id = head.last_log_id.map(parse_log_id);
     let membership_id = head.membership_log_id.map(parse_log_id);
     let last_membership = StoredMembership::new(membership_id, membership);
-    Ok((vote(head.vote)?, SnapshotMeta { last_log_id, last_membership }))
+    Ok((
+        vote(head.vote)?,
+        SnapshotMeta {
+            last_log_id,
+            last_membership,
+        },
+    ))
 }

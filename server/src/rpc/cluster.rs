@@ -54,6 +54,18 @@ impl Cluster for Edge {
 }
 
 fn member(member: Member) -> pb::Member {
-    let Member { id, name, peer_urls, client_urls, is_learner } = member;
-    pb::Member { id, name, peer_ur_ls: peer_urls, client_ur_ls: client_urls, is_learner }
+    let Member {
+        id,
+        name,
+        peer_urls,
+        client_urls,
+        is_learner,
+    } = member;
+    pb::Member {
+        id,
+        name,
+        peer_ur_ls: peer_urls,
+        client_ur_ls: client_urls,
+        is_learner,
+    }
 }

@@ -57,11 +57,17 @@ impl Edge {
         let mut without = 0;
         while without < LEADERLESS_MAX {
             ticks.tick().await;
-            without = if self.replica.place().leader == 0 { without + 1 } else { 0 };
+            without = if self.replica.place().leader == 0 {
+                without + 1
+            } else {
+                0
+            };
         }
     }
 }
 
 pub(super) fn requires_leader(metadata: &MetadataMap) -> bool {
-    metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true")
+    metadata
+        .get("hasleader")
+        .is_some_and(|value| value.as_bytes() == b"true")
 }

@@ -16,10 +16,23 @@ pub(super) fn of_cluster(replica: &dyn Replica) -> Option<ResponseHeader> {
 
 /// The header of an answer inside a transaction, which names nothing else.
 pub(super) fn inner(revision: i64) -> Option<ResponseHeader> {
-    Some(ResponseHeader { revision, ..ResponseHeader::default() })
+    Some(ResponseHeader {
+        revision,
+        ..ResponseHeader::default()
+    })
 }
 
 pub(super) fn placed(place: Place, revision: i64) -> ResponseHeader {
-    let Place { cluster_id, member_id, term, .. } = place;
-    ResponseHeader { cluster_id, member_id, revision, raft_term: term }
+    let Place {
+        cluster_id,
+        member_id,
+        term,
+        ..
+    } = place;
+    ResponseHeader {
+        cluster_id,
+        member_id,
+        revision,
+        raft_term: term,
+    }
 }

@@ -24,7 +24,10 @@ pub(super) struct Writes {
 
 impl Deletes {
     fn contains(&self, key: &Bytes) -> bool {
-        self.0.range(..=key.clone()).next_back().is_some_and(|(_, end)| key < end)
+        self.0
+            .range(..=key.clone())
+            .next_back()
+            .is_some_and(|(_, end)| key < end)
     }
 
     fn add(&mut self, mut begin: Bytes, mut end: Bytes) {
@@ -63,7 +66,11 @@ pub(super) fn check(ops: &[PlainOp]) -> Result<Writes, BadRequest> {
     for op in ops {
         if let PlainOp::DeleteRange(delete) = op {
             let (key, range_end) = (delete.range.key().clone(), delete.range.range_end());
-            let end = if range_end.is_empty() { successor(&key) } else { range_end };
+            let end = if range_end.is_empty() {
+                successor(&key)
+            } else {
+                range_end
+            };
             writes.deletes.add(key, end);
         }
     }
@@ -92,9 +99,8 @@ impl Writes {
 
     /// The branches of one nested transaction: only one of them runs, so they may share keys.
     fn take_nested(&mut self, success: Writes, failure: Writes) -> Result<(), BadRequest> {
-        let here = |writes: &Writes, key: &Bytes| {
-            self.puts.contains(key) || writes.deletes.contains(key)
-        };
+        let here =
+            |writes: &Writes, key: &Bytes| self.puts.contains(key) || writes.deletes.contains(key);
         let mut nested = success.puts.iter().chain(&failure.puts);
         if nested.any(|key| here(self, key)) {
             return Err(BadRequest::DuplicateKey);

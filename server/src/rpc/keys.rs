@@ -44,7 +44,12 @@ impl Keys for Edge {
         if prefix.is_empty() {
             return Err(BadRequest::EmptyPrefix.into());
         }
-        let add = self.permit(&who, AddPrefixKey { prefix: prefix.clone() })?;
+        let add = self.permit(
+            &who,
+            AddPrefixKey {
+                prefix: prefix.clone(),
+            },
+        )?;
         let view = self.key_admin.add_prefix(add).await?;
         let header = header::full(&*self.replica, view.revision);
         let key = find(&view.key_table, &prefix);
@@ -57,7 +62,12 @@ impl Keys for Edge {
     ) -> Result<Response<pb::KeysRotateResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
         let prefix = request.into_inner().prefix;
-        let rotate = self.permit(&who, RotatePrefixKey { prefix: prefix.clone() })?;
+        let rotate = self.permit(
+            &who,
+            RotatePrefixKey {
+                prefix: prefix.clone(),
+            },
+        )?;
         let view = self.key_admin.rotate_prefix(rotate).await?;
         let header = header::full(&*self.replica, view.revision);
         let key = find(&view.key_table, &prefix);
@@ -77,7 +87,11 @@ fn prefix_key(key: &PrefixKey) -> pb::PrefixKey {
         created_ms: version.created_ms,
     });
     let prefix = key.prefix.clone().into();
-    pb::PrefixKey { id: key.id, prefix, versions: versions.collect() }
+    pb::PrefixKey {
+        id: key.id,
+        prefix,
+        versions: versions.collect(),
+    }
 }
 
 fn slot(slot: &keys::Slot) -> pb::Slot {

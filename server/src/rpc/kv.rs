@@ -29,7 +29,11 @@ impl Kv for Edge {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
         let serializable = request.get_ref().serializable;
-        let at_learner = if serializable { AtLearner::Served } else { AtLearner::Refused };
+        let at_learner = if serializable {
+            AtLearner::Served
+        } else {
+            AtLearner::Refused
+        };
         let who = self.admit(&request, at_learner)?;
         let plain = parse::range(request.into_inner())?;
         let query = self.permit(&who, plain.query)?;
@@ -128,7 +132,10 @@ impl Edge {
     ) -> Result<(pb::TxnResponse, i64), Status> {
         let plain = plain.into_request();
         self.read_point(plain.is_serializable()).await?;
-        self.read(txn::is_small(&plain), move |values| txn::read_only(values, &plain)).await
+        self.read(txn::is_small(&plain), move |values| {
+            txn::read_only(values, &plain)
+        })
+        .await
     }
 
     async fn write_txn(
@@ -191,7 +198,9 @@ impl Edge {
 
     /// etcd refuses what would not fit before it proposes it, and raises the alarm.
     fn check_space(&self, body: &Body) -> Result<(), Status> {
-        let Some(quota) = self.limits.quota_bytes else { return Ok(()) };
+        let Some(quota) = self.limits.quota_bytes else {
+            return Ok(());
+        };
         let cost = quota_cost(body);
         if cost > 0 && self.replica.view().stored_bytes.saturating_add(cost) >= quota {
             self.raise(AlarmKind::NoSpace);
@@ -215,8 +224,13 @@ impl Edge {
             let generation = self.sealer.generation();
             let (build, view, sealer) =
                 (Arc::clone(&build), Arc::clone(&view), self.sealer.clone());
-            let answer =
-                off_thread(move || build(&Values { view: &view, sealer: &sealer })).await?;
+            let answer = off_thread(move || {
+                build(&Values {
+                    view: &view,
+                    sealer: &sealer,
+                })
+            })
+            .await?;
             match answer {
                 Err(error) if error.is_key_absent() && self.sealer.newer(generation).await => {}
                 answer => return answer.map_err(|error| self.failed(error)),

@@ -97,7 +97,12 @@ impl Lease for Edge {
         let edge = self.clone();
         let lost: Lost = Box::pin(async move { edge.leader_lost(required).await });
         let requests = Some(request.into_inner());
-        let renewals = Renewals { edge: self.clone(), who, requests, lost };
+        let renewals = Renewals {
+            edge: self.clone(),
+            who,
+            requests,
+            lost,
+        };
         let answers = stream::unfold(renewals, |mut renewals| async {
             let answer = renewals.next().await?;
             Some((answer, renewals))
@@ -115,17 +120,33 @@ impl Lease for Edge {
         let left = self.replica.lease_remaining(lease.0).await;
         let view = self.replica.view();
         let header = header::full(&*self.replica, view.revision);
-        let gone = pb::LeaseTimeToLiveResponse { header, id, ttl: -1, ..Default::default() };
+        let gone = pb::LeaseTimeToLiveResponse {
+            header,
+            id,
+            ttl: -1,
+            ..Default::default()
+        };
         let ttl = match left {
             Ok(ttl) => ttl,
             Err(LeaseError::NotFound) => return Ok(Response::new(gone)),
             Err(error) => return Err(error.into()),
         };
         let leases = view.leases.read();
-        let Some(lease) = leases.get(id) else { return Ok(Response::new(gone)) };
-        let keys = if keys { lease.keys().cloned().collect() } else { Vec::new() };
+        let Some(lease) = leases.get(id) else {
+            return Ok(Response::new(gone));
+        };
+        let keys = if keys {
+            lease.keys().cloned().collect()
+        } else {
+            Vec::new()
+        };
         let granted_ttl = lease.ttl_seconds;
-        Ok(Response::new(pb::LeaseTimeToLiveResponse { ttl, granted_ttl, keys, ..gone }))
+        Ok(Response::new(pb::LeaseTimeToLiveResponse {
+            ttl,
+            granted_ttl,
+            keys,
+            ..gone
+        }))
     }
 
     async fn lease_leases(
@@ -143,11 +164,7 @@ impl Lease for Edge {
 
 impl Edge {
     /// The header is taken before the renewal: what it says was so when the lease still lived.
-    async fn renew(
-        &self,
-        who: &Identity,
-        id: i64,
-    ) -> Result<pb::LeaseKeepAliveResponse, Status> {
+    async fn renew(&self, who: &Identity, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
         let lease: Permitted<LeaseId> = self.permit(who, LeaseId(id))?;
         let header = header::full(&*self.replica, self.replica.view().revision);
         let ttl = match self.replica.keep_alive(lease.request().0).await {

@@ -61,7 +61,11 @@ impl Maintenance for Edge {
     ) -> Result<Response<pb::AlarmResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
         let request = self.permit(&who, request.into_inner())?;
-        let pb::AlarmRequest { action, member_id, alarm } = *request.request();
+        let pb::AlarmRequest {
+            action,
+            member_id,
+            alarm,
+        } = *request.request();
         let kind = u32::try_from(alarm).ok().and_then(AlarmKind::from_number);
         let alarms = match (AlarmAction::try_from(action), kind) {
             (Ok(AlarmAction::Get), _) => {
@@ -71,12 +75,26 @@ impl Maintenance for Edge {
                 self.replica.view().alarms.iter().filter(wanted).collect()
             }
             (Ok(AlarmAction::Activate), Some(kind)) => {
-                self.change_alarm(&who, ChangeAlarm { activate: true, member: member_id, kind })
-                    .await?
+                self.change_alarm(
+                    &who,
+                    ChangeAlarm {
+                        activate: true,
+                        member: member_id,
+                        kind,
+                    },
+                )
+                .await?
             }
             (Ok(AlarmAction::Deactivate), Some(kind)) => {
-                self.change_alarm(&who, ChangeAlarm { activate: false, member: member_id, kind })
-                    .await?
+                self.change_alarm(
+                    &who,
+                    ChangeAlarm {
+                        activate: false,
+                        member: member_id,
+                        kind,
+                    },
+                )
+                .await?
             }
             // etcd answers an action or an alarm that it does not know with an empty list.
             _ => Vec::new(),
@@ -101,7 +119,10 @@ impl Maintenance for Edge {
         self.permit(&who, request.into_inner())?;
         let (hash, revision) = self.hash_of(0).await?;
         let header = header::full(&*self.replica, revision);
-        Ok(Response::new(pb::HashResponse { header, hash: hash.hash }))
+        Ok(Response::new(pb::HashResponse {
+            header,
+            hash: hash.hash,
+        }))
     }
 
     async fn hash_kv(
@@ -119,8 +140,7 @@ impl Maintenance for Edge {
         }))
     }
 
-    type SnapshotStream =
-        Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
+    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
 
     async fn snapshot(
         &self,
@@ -146,7 +166,9 @@ impl Maintenance for Edge {
 
 impl Edge {
     fn quota(&self) -> i64 {
-        self.limits.quota_bytes.map_or(-1, |quota| i64::try_from(quota).unwrap_or(i64::MAX))
+        self.limits
+            .quota_bytes
+            .map_or(-1, |quota| i64::try_from(quota).unwrap_or(i64::MAX))
     }
 
     async fn change_alarm(

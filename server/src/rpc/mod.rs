@@ -23,6 +23,9 @@ mod values;
 mod watch;
 mod watch_response;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,10 +89,14 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Every service, with etcd's bounds on messages.
+    /// Every service, with etcd's bounds on messages. Health is that of the process, as in etcd:
+    /// whoever answers serves.
     #[must_use]
     pub fn services(&self) -> Routes {
-        let received = self.limits.request_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES);
+        let received = self
+            .limits
+            .request_bytes_max
+            .saturating_add(MESSAGE_OVERHEAD_BYTES);
         macro_rules! bounded {
             ($server:ident) => {
                 $server::new(self.clone())
@@ -104,7 +111,8 @@ impl Edge {
             .add_service(bounded!(LeaseServer))
             .add_service(bounded!(ClusterServer))
             .add_service(bounded!(MaintenanceServer))
-            .add_service(bounded!(KeysServer));
+            .add_service(bounded!(KeysServer))
+            .add_service(tonic_health::server::health_reporter().1);
         routes.routes()
     }
 }

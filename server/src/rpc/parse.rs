@@ -93,11 +93,19 @@ pub(super) enum PlainTarget {
 
 /// A write's own bound; its message may be a little larger.
 pub(super) fn size(request: &impl prost::Message, bytes_max: usize) -> Result<(), BadRequest> {
-    if request.encoded_len() > bytes_max { Err(BadRequest::RequestTooLarge) } else { Ok(()) }
+    if request.encoded_len() > bytes_max {
+        Err(BadRequest::RequestTooLarge)
+    } else {
+        Ok(())
+    }
 }
 
 fn key(key: Bytes) -> Result<Bytes, BadRequest> {
-    if key.is_empty() { Err(BadRequest::EmptyKey) } else { Ok(key) }
+    if key.is_empty() {
+        Err(BadRequest::EmptyKey)
+    } else {
+        Ok(key)
+    }
 }
 
 fn key_range(first: Bytes, range_end: Bytes) -> Result<KeyRange, BadRequest> {
@@ -124,7 +132,10 @@ pub(super) fn range(request: pb::RangeRequest) -> Result<PlainRange, BadRequest>
             max_create_revision: request.max_create_revision,
         },
     };
-    Ok(PlainRange { query, serializable: request.serializable })
+    Ok(PlainRange {
+        query,
+        serializable: request.serializable,
+    })
 }
 
 /// A range that is sent in pieces comes in key order and whole.
@@ -160,7 +171,10 @@ pub(super) fn put(request: pb::PutRequest) -> Result<PlainPut, BadRequest> {
 
 pub(super) fn delete_range(request: pb::DeleteRangeRequest) -> Result<DeleteRange, BadRequest> {
     let range = key_range(request.key, request.range_end)?;
-    Ok(DeleteRange { range, prev: request.prev_kv })
+    Ok(DeleteRange {
+        range,
+        prev: request.prev_kv,
+    })
 }
 
 pub(super) fn txn(request: pb::TxnRequest, ops_max: usize) -> Result<PlainTxn, BadRequest> {
@@ -172,7 +186,11 @@ pub(super) fn txn(request: pb::TxnRequest, ops_max: usize) -> Result<PlainTxn, B
 
 /// A nested transaction has what its parent's greatest list leaves of the budget.
 fn nested_txn(request: pb::TxnRequest, ops_max: usize) -> Result<PlainTxn, BadRequest> {
-    let pb::TxnRequest { compare: compares, success, failure } = request;
+    let pb::TxnRequest {
+        compare: compares,
+        success,
+        failure,
+    } = request;
     let ops = compares.len().max(success.len()).max(failure.len());
     let left = ops_max.checked_sub(ops).ok_or(BadRequest::TooManyOps)?;
     if compares.iter().any(|it| it.key.is_empty()) {
@@ -215,7 +233,11 @@ fn compare(compare: pb::Compare) -> Option<PlainCompare> {
         }
         // No version is below 0.
         let target = PlainTarget::Number(CompareTarget::Version(0));
-        return Some(PlainCompare { range, result: CompareResult::Less, target });
+        return Some(PlainCompare {
+            range,
+            result: CompareResult::Less,
+            target,
+        });
     };
     // An operand of another kind, or none, counts as 0 or empty.
     let target = match (target, compare.target_union) {
@@ -232,7 +254,11 @@ fn compare(compare: pb::Compare) -> Option<PlainCompare> {
         (Target::Value, Some(TargetUnion::Value(it))) => PlainTarget::Value(it),
         (Target::Value, _) => PlainTarget::Value(Bytes::new()),
     };
-    Some(PlainCompare { range, result, target })
+    Some(PlainCompare {
+        range,
+        result,
+        target,
+    })
 }
 
 fn number(target: fn(i64) -> CompareTarget, operand: i64) -> PlainTarget {
@@ -259,6 +285,7 @@ impl PlainTxn {
 
     /// Of a transaction of ranges: whether all of them may be stale.
     pub(super) fn is_serializable(&self) -> bool {
-        self.ops().all(|op| matches!(op, PlainOp::Range(range) if range.serializable))
+        self.ops()
+            .all(|op| matches!(op, PlainOp::Range(range) if range.serializable))
     }
 }

@@ -11,6 +11,7 @@ use super::values::{ValueError, Values, key_value};
 use super::{Edge, header};
 use crate::access::{Internal, Permitted};
 use crate::command::{AlarmKind, ChangeAlarm};
+use crate::metrics::metrics;
 use crate::mvcc::read::{self, RangeFilter, RangeQuery, RangeRows, ReadError, SortTarget};
 use crate::mvcc::read_view::ReadView;
 
@@ -28,7 +29,11 @@ pub(super) fn respond(
     let kvs = if rows.needs_value_sort {
         let mut opened = values.open(&rows.rows)?;
         read::sort_by_value(&mut rows, query, &mut opened);
-        if query.keys_only { without_values(&rows) } else { with_values(&rows, opened) }
+        if query.keys_only {
+            without_values(&rows)
+        } else {
+            with_values(&rows, opened)
+        }
     } else if query.keys_only {
         without_values(&rows)
     } else {
@@ -36,15 +41,27 @@ pub(super) fn respond(
         with_values(&rows, opened)
     };
     let count = i64::try_from(rows.count).unwrap_or(i64::MAX);
-    Ok(RangeResponse { header: None, kvs, more: rows.more, count })
+    Ok(RangeResponse {
+        header: None,
+        kvs,
+        more: rows.more,
+        count,
+    })
 }
 
 fn with_values(rows: &RangeRows, values: Vec<Bytes>) -> Vec<KeyValue> {
-    rows.rows.iter().zip(values).map(|(row, value)| key_value(row, value)).collect()
+    rows.rows
+        .iter()
+        .zip(values)
+        .map(|(row, value)| key_value(row, value))
+        .collect()
 }
 
 fn without_values(rows: &RangeRows) -> Vec<KeyValue> {
-    rows.rows.iter().map(|row| key_value(row, Bytes::new())).collect()
+    rows.rows
+        .iter()
+        .map(|row| key_value(row, Bytes::new()))
+        .collect()
 }
 
 /// Whether a query touches so few rows that a thread of its own would cost more.
@@ -71,6 +88,7 @@ impl Edge {
         &self,
         request: Permitted<RangeQuery>,
     ) -> Result<RangeResponse, Status> {
+        metrics().ranges.inc();
         let query = request.into_request();
         let small = is_small(&query);
         let (mut response, revision) = self
@@ -96,10 +114,19 @@ impl Edge {
             let generation = self.sealer.generation();
             let view = self.replica.view();
             let answer = if small {
-                read(&Values { view: &view, sealer: &self.sealer })
+                read(&Values {
+                    view: &view,
+                    sealer: &self.sealer,
+                })
             } else {
                 let (read, sealer) = (Arc::clone(&read), self.sealer.clone());
-                off_thread(move || read(&Values { view: &view, sealer: &sealer })).await?
+                off_thread(move || {
+                    read(&Values {
+                        view: &view,
+                        sealer: &sealer,
+                    })
+                })
+                .await?
             };
             match answer {
                 Ok(answer) => return Ok(answer),
@@ -119,7 +146,10 @@ impl Edge {
     ) -> Result<T, Status> {
         loop {
             let generation = self.sealer.generation();
-            match build(&Values { view, sealer: &self.sealer }) {
+            match build(&Values {
+                view,
+                sealer: &self.sealer,
+            }) {
                 Err(error) if error.is_key_absent() && self.sealer.newer(generation).await => {}
                 answer => return answer.map_err(|error| self.failed(error)),
             }
@@ -138,12 +168,22 @@ impl Edge {
     /// Raises an alarm of this member, in the background; once raised it stays.
     pub(super) fn raise(&self, kind: AlarmKind) {
         let member = self.replica.place().member_id;
-        if self.replica.view().alarms.iter().any(|raised| raised == (kind, member)) {
+        if self
+            .replica
+            .view()
+            .alarms
+            .iter()
+            .any(|raised| raised == (kind, member))
+        {
             return;
         }
         let replica = Arc::clone(&self.replica);
         tokio::spawn(async move {
-            let alarm = ChangeAlarm { activate: true, member, kind };
+            let alarm = ChangeAlarm {
+                activate: true,
+                member,
+                kind,
+            };
             let alarm = Permitted::internal(Internal::SpaceQuota, alarm.into());
             if let Err(error) = replica.propose(alarm).await {
                 tracing::warn!(%error, ?kind, "cannot raise an alarm");
@@ -157,5 +197,7 @@ pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
     // It fails only if the work panicked or the runtime is being shut down.
-    tokio::task::spawn_blocking(work).await.map_err(|_| super::status::stopped())
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| super::status::stopped())
 }

@@ -44,8 +44,15 @@ pub(super) fn pieces(edge: Edge, query: Permitted<RangeQuery>) -> Pieces {
     let query = query.into_request();
     let left = (query.limit > 0).then_some(query.limit);
     let view = edge.replica.view();
-    let pinned =
-        Pinned { edge, view, query, left, piece_keys: FIRST_KEYS, delivered: 0, done: false };
+    let pinned = Pinned {
+        edge,
+        view,
+        query,
+        left,
+        piece_keys: FIRST_KEYS,
+        delivered: 0,
+        done: false,
+    };
     Box::pin(stream::unfold(pinned, |mut pinned| async {
         if pinned.done {
             return None;
@@ -58,9 +65,14 @@ pub(super) fn pieces(edge: Edge, query: Permitted<RangeQuery>) -> Pieces {
 
 impl Pinned {
     async fn next(&mut self) -> Result<pb::RangeStreamResponse, Status> {
-        let limit = self.left.map_or(self.piece_keys, |left| left.min(self.piece_keys));
+        let limit = self
+            .left
+            .map_or(self.piece_keys, |left| left.min(self.piece_keys));
         let limit = if self.query.count_only { 0 } else { limit };
-        let query = RangeQuery { limit, ..self.query.clone() };
+        let query = RangeQuery {
+            limit,
+            ..self.query.clone()
+        };
         let mut response = self.read(query).await?;
         self.adapt(response.encoded_len());
         let keys = i64::try_from(response.kvs.len()).unwrap_or(i64::MAX);
@@ -75,7 +87,9 @@ impl Pinned {
             response.more = false;
             response.count = 0;
         }
-        Ok(pb::RangeStreamResponse { range_response: Some(response) })
+        Ok(pb::RangeStreamResponse {
+            range_response: Some(response),
+        })
     }
 
     async fn read(&self, query: RangeQuery) -> Result<pb::RangeResponse, Status> {
@@ -85,7 +99,14 @@ impl Pinned {
             let query = query.clone();
             let answer = off_thread(move || {
                 let rows = read::range(&view, &query)?;
-                range::respond(&Values { view: &view, sealer: &sealer }, &query, rows)
+                range::respond(
+                    &Values {
+                        view: &view,
+                        sealer: &sealer,
+                    },
+                    &query,
+                    rows,
+                )
             });
             match answer.await? {
                 Ok(response) => return Ok(response),
@@ -93,8 +114,8 @@ impl Pinned {
                 Err(ValueError::Read(ReadError::ViewTooOld)) => {
                     return Err(ReadError::Compacted.into());
                 }
-                Err(error)
-                    if error.is_key_absent() && self.edge.sealer.newer(generation).await => {}
+                Err(error) if error.is_key_absent() && self.edge.sealer.newer(generation).await => {
+                }
                 Err(error) => return Err(self.edge.failed(error)),
             }
         }

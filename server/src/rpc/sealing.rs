@@ -7,11 +7,7 @@ use crate::command::{Compare, CompareTarget, Op, Put, Txn, ValueCompare};
 use crate::mvcc::read_view::ReadView;
 use crate::seal::{Sealer, SealerError};
 
-pub(super) fn put(
-    sealer: &Sealer,
-    view: &ReadView,
-    plain: &PlainPut,
-) -> Result<Put, SealerError> {
+pub(super) fn put(sealer: &Sealer, view: &ReadView, plain: &PlainPut) -> Result<Put, SealerError> {
     let sealed_value = if plain.ignore_value {
         Bytes::new()
     } else {
@@ -26,11 +22,7 @@ pub(super) fn put(
     })
 }
 
-pub(super) fn txn(
-    sealer: &Sealer,
-    view: &ReadView,
-    plain: &PlainTxn,
-) -> Result<Txn, SealerError> {
+pub(super) fn txn(sealer: &Sealer, view: &ReadView, plain: &PlainTxn) -> Result<Txn, SealerError> {
     let compares = plain.compares.iter().map(|it| compare(sealer, view, it));
     let success = plain.success.iter().map(|it| op(sealer, view, it));
     let failure = plain.failure.iter().map(|it| op(sealer, view, it));
@@ -51,11 +43,7 @@ fn op(sealer: &Sealer, view: &ReadView, plain: &PlainOp) -> Result<Op, SealerErr
 }
 
 /// An operand is sealed as the value of the first key of its range.
-fn compare(
-    sealer: &Sealer,
-    view: &ReadView,
-    plain: &PlainCompare,
-) -> Result<Compare, SealerError> {
+fn compare(sealer: &Sealer, view: &ReadView, plain: &PlainCompare) -> Result<Compare, SealerError> {
     let target = match &plain.target {
         PlainTarget::Number(target) => target.clone(),
         PlainTarget::Value(operand) => {
@@ -63,5 +51,9 @@ fn compare(
             CompareTarget::Value(ValueCompare::Sealed(sealed))
         }
     };
-    Ok(Compare { range: plain.range.clone(), result: plain.result, target })
+    Ok(Compare {
+        range: plain.range.clone(),
+        result: plain.result,
+        target,
+    })
 }

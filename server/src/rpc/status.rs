@@ -15,8 +15,7 @@ use crate::replica::{KeyAdminError, LeaseError, ProposeError, ReadIndexError};
 use crate::seal::SealerError;
 
 pub(super) const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
-pub(super) const DUPLICATE_WATCH_ID: &str =
-    "mvcc: duplicate watch ID provided on the WatchStream";
+pub(super) const DUPLICATE_WATCH_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
 pub(super) const EMPTY_WATCHER_RANGE: &str = "mvcc: watcher range is empty";
 
 const NO_LEADER: &str = "etcdserver: no leader";
@@ -84,15 +83,11 @@ impl From<BadRequest> for Status {
             BadRequest::KeyNotFound => invalid("etcdserver: key not found"),
             BadRequest::ValueProvided => invalid("etcdserver: value is provided"),
             BadRequest::LeaseProvided => invalid("etcdserver: lease is provided"),
-            BadRequest::TooManyOps => {
-                invalid("etcdserver: too many operations in txn request")
-            }
+            BadRequest::TooManyOps => invalid("etcdserver: too many operations in txn request"),
             BadRequest::DuplicateKey => invalid("etcdserver: duplicate key given in txn request"),
             BadRequest::InvalidSortOption => invalid("etcdserver: invalid sort option"),
             BadRequest::RequestTooLarge => invalid("etcdserver: request is too large"),
-            BadRequest::LeaseTtlTooLarge => {
-                Status::out_of_range("etcdserver: too large lease TTL")
-            }
+            BadRequest::LeaseTtlTooLarge => Status::out_of_range("etcdserver: too large lease TTL"),
             BadRequest::StreamSortOrder => {
                 Status::unimplemented("RangeStream does not support custom sort orders")
             }
@@ -130,6 +125,9 @@ impl From<ProposeError> for Status {
                 Status::resource_exhausted("etcdserver: too many requests")
             }
             ProposeError::RequestTooLarge => BadRequest::RequestTooLarge.into(),
+            ProposeError::CannotOpen => {
+                Status::unavailable("sealkv: the leader has not opened the root key")
+            }
             ProposeError::Stopped => stopped(),
             ProposeError::Corrupt => Status::data_loss(CORRUPT),
         }
@@ -206,7 +204,10 @@ impl From<NotApplied> for Status {
     fn from(error: NotApplied) -> Self {
         match error {
             NotApplied::NoEffect(
-                NoEffect::Guard | NoEffect::KeyHeader | NoEffect::PluginCursor | NoEffect::StaleTerm,
+                NoEffect::Guard
+                | NoEffect::KeyHeader
+                | NoEffect::PluginCursor
+                | NoEffect::StaleTerm,
             ) => Status::unavailable("sealkv: the state moved under the request, nothing was done"),
             NotApplied::Refused(refusal) => refused(&refusal),
             NotApplied::AnotherCommand => {
@@ -225,12 +226,13 @@ fn refused(refusal: &Refusal) -> Status {
         Refusal::FutureRevision => {
             Status::out_of_range("etcdserver: mvcc: required revision is a future revision")
         }
-        Refusal::NoSpace => {
-            Status::resource_exhausted("etcdserver: mvcc: database space exceeded")
-        }
+        Refusal::NoSpace => Status::resource_exhausted("etcdserver: mvcc: database space exceeded"),
         Refusal::Corrupt => Status::data_loss(CORRUPT),
         Refusal::MemberNotFound => Status::not_found("etcdserver: member not found"),
         Refusal::Keys(refusal) => Status::failed_precondition(format!("sealkv: {refusal}")),
+        Refusal::AnotherDirectory => {
+            Status::failed_precondition("etcdserver: member has already been bootstrapped")
+        }
         Refusal::PluginNotFound => Status::not_found("sealkv: plugin not found"),
         Refusal::PluginChunkMissing { .. }
         | Refusal::PluginSize { .. }

@@ -22,14 +22,22 @@ pub(super) fn respond(
     plain: &PlainTxn,
     reply: TxnReply,
 ) -> Result<pb::TxnResponse, ValueError> {
-    let branch = if reply.succeeded { &plain.success } else { &plain.failure };
+    let branch = if reply.succeeded {
+        &plain.success
+    } else {
+        &plain.failure
+    };
     let both = branch.iter().zip(reply.responses);
     let responses = both.map(|(plain, reply)| {
         let response = Some(respond_op(values, plain, reply)?);
         Ok(pb::ResponseOp { response })
     });
     let responses = responses.collect::<Result<_, ValueError>>()?;
-    Ok(pb::TxnResponse { header: header::inner(0), succeeded: reply.succeeded, responses })
+    Ok(pb::TxnResponse {
+        header: header::inner(0),
+        succeeded: reply.succeeded,
+        responses,
+    })
 }
 
 fn respond_op(
@@ -68,7 +76,10 @@ pub(super) fn respond_put(
 ) -> Result<pb::PutResponse, ValueError> {
     let prev = reply.prev.as_ref().filter(|_| prev_kv);
     let prev_kv = prev.map(|row| values.prev(row)).transpose()?.flatten();
-    Ok(pb::PutResponse { header: None, prev_kv })
+    Ok(pb::PutResponse {
+        header: None,
+        prev_kv,
+    })
 }
 
 pub(super) fn respond_delete(
@@ -76,7 +87,11 @@ pub(super) fn respond_delete(
     reply: &DeleteRangeReply,
 ) -> Result<pb::DeleteRangeResponse, ValueError> {
     let deleted = i64::try_from(reply.deleted).unwrap_or(i64::MAX);
-    Ok(pb::DeleteRangeResponse { header: None, deleted, prev_kvs: values.prevs(&reply.prev)? })
+    Ok(pb::DeleteRangeResponse {
+        header: None,
+        deleted,
+        prev_kvs: values.prevs(&reply.prev)?,
+    })
 }
 
 /// Answers a transaction of ranges from one view, without the log.
@@ -100,15 +115,17 @@ pub(super) fn read_only(
 }
 
 fn has_value_compare(txn: &Txn) -> bool {
-    let sealed = |target: &CompareTarget| {
-        matches!(target, CompareTarget::Value(ValueCompare::Sealed(_)))
-    };
+    let sealed =
+        |target: &CompareTarget| matches!(target, CompareTarget::Value(ValueCompare::Sealed(_)));
     txn.compares.iter().any(|compare| sealed(&compare.target))
 }
 
 /// Whether every part of it is.
 pub(super) fn is_small(plain: &PlainTxn) -> bool {
-    let compares = plain.compares.iter().all(|it| it.range.as_single().is_some());
+    let compares = plain
+        .compares
+        .iter()
+        .all(|it| it.range.as_single().is_some());
     let mut ops = plain.success.iter().chain(&plain.failure);
     let small = ops.all(|op| match op {
         PlainOp::Range(range) => range::is_small(&range.query),
@@ -131,4 +148,3 @@ pub(super) fn is_small_reply(reply: &TxnReply) -> bool {
     }
     records(reply) <= INLINE_RECORDS
 }
-

@@ -56,7 +56,11 @@ impl Values<'_> {
     }
 
     pub(super) fn open_one(&self, row: &RecordRef) -> Result<Bytes, ValueError> {
-        let sealed = self.view.store.value(row.at)?.ok_or(ReadError::Corrupt(row.at))?;
+        let sealed = self
+            .view
+            .store
+            .value(row.at)?
+            .ok_or(ReadError::Corrupt(row.at))?;
         Ok(self.sealer.open(&row.key, &sealed)?)
     }
 
@@ -71,7 +75,11 @@ impl Values<'_> {
 
     pub(super) fn prevs(&self, rows: &[RecordRef]) -> Result<Vec<KeyValue>, ValueError> {
         let values = self.open(rows)?;
-        Ok(rows.iter().zip(values).map(|(row, value)| key_value(row, value)).collect())
+        Ok(rows
+            .iter()
+            .zip(values)
+            .map(|(row, value)| key_value(row, value))
+            .collect())
     }
 }
 

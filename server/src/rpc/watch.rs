@@ -27,6 +27,7 @@ use super::values::{ValueError, Values};
 use super::watch_response::{self as respond, NO_WATCH};
 use super::{Edge, MESSAGE_OVERHEAD_BYTES, header, status};
 use crate::access::Identity;
+use crate::metrics::{Held, metrics};
 use crate::mvcc::key_range::KeyRange;
 use crate::watch::{EventRef, Filters, Outbox, Parcel, Watcher};
 
@@ -49,9 +50,10 @@ impl Watch for Edge {
         let lost = Box::pin(async move { edge.leader_lost(required).await });
         let requests: Requests = Box::pin(request.into_inner());
         let watching = Watching::new(self.clone(), who, requests, lost);
-        let responses = stream::unfold(watching, |mut watching| async {
+        let counted = Held::new(&metrics().watch_streams);
+        let responses = stream::unfold((watching, counted), |(mut watching, counted)| async {
             let response = watching.next().await?;
-            Some((response, watching))
+            Some((response, (watching, counted)))
         });
         Ok(Response::new(Box::pin(responses)))
     }
@@ -195,9 +197,20 @@ impl Watching {
                 let start = create.start_revision;
                 let hub = &self.edge.hub;
                 let watcher = hub.watch(&view, &self.outbox, id, range, filters, start);
-                let pb::WatchCreateRequest { prev_kv, fragment, progress_notify, .. } = create;
+                let pb::WatchCreateRequest {
+                    prev_kv,
+                    fragment,
+                    progress_notify,
+                    ..
+                } = create;
                 let told = true;
-                let open = Open { watcher, prev_kv, fragment, progress_notify, told };
+                let open = Open {
+                    watcher,
+                    prev_kv,
+                    fragment,
+                    progress_notify,
+                    told,
+                };
                 self.open.insert(id, open);
                 respond::created(header, id)
             }
@@ -214,7 +227,9 @@ impl Watching {
         };
         let range = KeyRange::from_wire(key, create.range_end.clone());
         let permitted = self.edge.permit(&self.who, range);
-        let range = permitted.map_err(|denied| status::as_reason(&denied.into()))?.into_request();
+        let range = permitted
+            .map_err(|denied| status::as_reason(&denied.into()))?
+            .into_request();
         if range.is_empty() {
             return Err(status::EMPTY_WATCHER_RANGE.to_owned());
         }
@@ -240,20 +255,31 @@ impl Watching {
     }
 
     fn cancel(&mut self, id: i64) {
-        let Some(open) = self.open.remove(&id) else { return };
+        let Some(open) = self.open.remove(&id) else {
+            return;
+        };
         self.edge.hub.remove(&open.watcher);
         let header = self.header(self.edge.replica.view().revision);
-        self.ready.push_back(respond::cancelled(header, id, String::new()));
+        self.ready
+            .push_back(respond::cancelled(header, id, String::new()));
     }
 
     /// One answer for the whole stream, if every watcher of it is in step.
     fn ask_progress(&self) {
-        let watchers = self.open.values().map(|open| Arc::clone(&open.watcher)).collect();
+        let watchers = self
+            .open
+            .values()
+            .map(|open| Arc::clone(&open.watcher))
+            .collect();
         self.edge.hub.progress(watchers, NO_WATCH, &self.outbox);
     }
 
     fn tick(&mut self) {
-        for (id, open) in self.open.iter_mut().filter(|(_, open)| open.progress_notify) {
+        for (id, open) in self
+            .open
+            .iter_mut()
+            .filter(|(_, open)| open.progress_notify)
+        {
             if !std::mem::replace(&mut open.told, false) {
                 let watchers = vec![Arc::clone(&open.watcher)];
                 self.edge.hub.progress(watchers, *id, &self.outbox);
@@ -263,10 +289,17 @@ impl Watching {
 
     async fn parcel(&mut self, parcel: Parcel) {
         match parcel {
-            Parcel::Events { watcher, events, revision } => {
+            Parcel::Events {
+                watcher,
+                events,
+                revision,
+            } => {
                 self.events(&watcher, events, revision).await;
             }
-            Parcel::Compacted { watcher, compact_revision } => {
+            Parcel::Compacted {
+                watcher,
+                compact_revision,
+            } => {
                 if self.close(&watcher) {
                     let header = self.header(0);
                     let answer = respond::compacted(header, watcher.id, compact_revision);
@@ -283,7 +316,9 @@ impl Watching {
     }
 
     async fn events(&mut self, watcher: &Arc<Watcher>, events: Vec<EventRef>, revision: i64) {
-        let Some(open) = self.open.get(&watcher.id) else { return };
+        let Some(open) = self.open.get(&watcher.id) else {
+            return;
+        };
         // Its id may have been given to another meanwhile.
         if !Arc::ptr_eq(&open.watcher, watcher) {
             return;
@@ -294,7 +329,12 @@ impl Watching {
                 let header = Some(self.header(revision));
                 let watch_id = watcher.id;
                 let default = pb::WatchResponse::default();
-                let whole = pb::WatchResponse { header, watch_id, events, ..default };
+                let whole = pb::WatchResponse {
+                    header,
+                    watch_id,
+                    events,
+                    ..default
+                };
                 let bytes_max = self.edge.limits.request_bytes_max + MESSAGE_OVERHEAD_BYTES;
                 if fragment {
                     self.ready.extend(respond::fragments(whole, bytes_max));
@@ -308,7 +348,8 @@ impl Watching {
             Err(reason) => {
                 if self.close(watcher) {
                     let header = self.header(self.edge.replica.view().revision);
-                    self.ready.push_back(respond::cancelled(header, watcher.id, reason));
+                    self.ready
+                        .push_back(respond::cancelled(header, watcher.id, reason));
                 }
             }
         }
@@ -348,17 +389,25 @@ async fn open_events(
         let view = edge.replica.view();
         let (sealer, events) = (edge.sealer.clone(), Arc::clone(&events));
         let open = move || {
-            respond::events(&Values { view: &view, sealer: &sealer }, &events, prev_kv)
+            respond::events(
+                &Values {
+                    view: &view,
+                    sealer: &sealer,
+                },
+                &events,
+                prev_kv,
+            )
         };
         let opened: Result<_, ValueError> = if small {
             open()
         } else {
-            off_thread(open).await.map_err(|status| status::as_reason(&status))?
+            off_thread(open)
+                .await
+                .map_err(|status| status::as_reason(&status))?
         };
         match opened {
             Ok(events) => return Ok(events),
-            Err(error)
-                if error.is_key_absent() && edge.sealer.newer(generation).await => {}
+            Err(error) if error.is_key_absent() && edge.sealer.newer(generation).await => {}
             Err(error) => return Err(status::as_reason(&edge.failed(error))),
         }
     }
@@ -366,7 +415,10 @@ async fn open_events(
 
 fn filters(create: &pb::WatchCreateRequest) -> Filters {
     let has = |wanted: FilterType| create.filters.contains(&wanted.into());
-    Filters { no_put: has(FilterType::Noput), no_delete: has(FilterType::Nodelete) }
+    Filters {
+        no_put: has(FilterType::Noput),
+        no_delete: has(FilterType::Nodelete),
+    }
 }
 
 /// The interval with up to a tenth of chance on top, so that streams do not tick together.

@@ -14,13 +14,22 @@ pub(super) const NO_WATCH: i64 = -1;
 
 /// The answer to a request for a watcher.
 pub(super) fn created(header: ResponseHeader, watch_id: i64) -> WatchResponse {
-    WatchResponse { header: Some(header), watch_id, created: true, ..WatchResponse::default() }
+    WatchResponse {
+        header: Some(header),
+        watch_id,
+        created: true,
+        ..WatchResponse::default()
+    }
 }
 
 /// The answer to a request for a watcher that cannot be.
 pub(super) fn refused(header: ResponseHeader, reason: String) -> WatchResponse {
     let answer = created(header, NO_WATCH);
-    WatchResponse { canceled: true, cancel_reason: reason, ..answer }
+    WatchResponse {
+        canceled: true,
+        cancel_reason: reason,
+        ..answer
+    }
 }
 
 pub(super) fn cancelled(header: ResponseHeader, watch_id: i64, reason: String) -> WatchResponse {
@@ -40,11 +49,18 @@ pub(super) fn compacted(
     compact_revision: i64,
 ) -> WatchResponse {
     let answer = cancelled(header, watch_id, String::new());
-    WatchResponse { compact_revision, ..answer }
+    WatchResponse {
+        compact_revision,
+        ..answer
+    }
 }
 
 pub(super) fn progress(header: ResponseHeader, watch_id: i64) -> WatchResponse {
-    WatchResponse { header: Some(header), watch_id, ..WatchResponse::default() }
+    WatchResponse {
+        header: Some(header),
+        watch_id,
+        ..WatchResponse::default()
+    }
 }
 
 /// The events of one delivery as the client sees them.
@@ -53,7 +69,10 @@ pub(super) fn events(
     events: &[EventRef],
     prev_kv: bool,
 ) -> Result<Vec<mvccpb::Event>, ValueError> {
-    events.iter().map(|event| to_wire(values, event, prev_kv)).collect()
+    events
+        .iter()
+        .map(|event| to_wire(values, event, prev_kv))
+        .collect()
 }
 
 fn to_wire(
@@ -65,20 +84,33 @@ fn to_wire(
     let (r#type, kv) = match event.kind {
         Kind::Put => {
             let open = |event: &Event| values.sealer.open(&event.record.key, &event.value);
-            (mvccpb::event::EventType::Put, key_value(&event.record, shared.value(open)?))
+            (
+                mvccpb::event::EventType::Put,
+                key_value(&event.record, shared.value(open)?),
+            )
         }
         Kind::Delete => {
             let (key, mod_revision) = (event.record.key.clone(), event.record.at.main);
-            let kv = KeyValue { key, mod_revision, ..KeyValue::default() };
+            let kv = KeyValue {
+                key,
+                mod_revision,
+                ..KeyValue::default()
+            };
             (mvccpb::event::EventType::Delete, kv)
         }
     };
     let prev_kv = if prev_kv { prev(values, shared)? } else { None };
-    Ok(mvccpb::Event { r#type: r#type.into(), kv: Some(kv), prev_kv })
+    Ok(mvccpb::Event {
+        r#type: r#type.into(),
+        kv: Some(kv),
+        prev_kv,
+    })
 }
 
 fn prev(values: &Values<'_>, shared: &EventRef) -> Result<Option<KeyValue>, ValueError> {
-    let Some(row) = &shared.event().prev else { return Ok(None) };
+    let Some(row) = &shared.event().prev else {
+        return Ok(None);
+    };
     let value = shared.prev(|_| -> Result<Option<Bytes>, ValueError> {
         Ok(values.prev(row)?.map(|kv| kv.value))
     })?;
@@ -93,7 +125,11 @@ pub(super) fn fragments(whole: WatchResponse, bytes_max: usize) -> Vec<WatchResp
     if whole.encoded_len() < bytes_max || whole.events.len() < 2 {
         return vec![whole];
     }
-    let frame = WatchResponse { events: Vec::new(), fragment: true, ..whole.clone() };
+    let frame = WatchResponse {
+        events: Vec::new(),
+        fragment: true,
+        ..whole.clone()
+    };
     let frame_bytes = frame.encoded_len();
     let mut pieces: Vec<WatchResponse> = Vec::new();
     let mut piece_bytes = bytes_max;
@@ -106,7 +142,10 @@ pub(super) fn fragments(whole: WatchResponse, bytes_max: usize) -> Vec<WatchResp
                 piece_bytes += event_bytes;
             }
             _ => {
-                pieces.push(WatchResponse { events: vec![event], ..frame.clone() });
+                pieces.push(WatchResponse {
+                    events: vec![event],
+                    ..frame.clone()
+                });
                 piece_bytes = frame_bytes + event_bytes;
             }
         }
@@ -117,20 +156,29 @@ pub(super) fn fragments(whole: WatchResponse, bytes_max: usize) -> Vec<WatchResp
     pieces
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn event(bytes: usize) -> mvccpb::Event {
         let value = Bytes::from(vec![b'v'; bytes]);
-        let kv = KeyValue { value, ..KeyValue::default() };
-        mvccpb::Event { kv: Some(kv), ..mvccpb::Event::default() }
+        let kv = KeyValue {
+            value,
+            ..KeyValue::default()
+        };
+        mvccpb::Event {
+            kv: Some(kv),
+            ..mvccpb::Event::default()
+        }
     }
 
     fn response(sizes: &[usize]) -> WatchResponse {
         let events = sizes.iter().map(|bytes| event(*bytes)).collect();
-        WatchResponse { events, watch_id: 7, ..WatchResponse::default() }
+        WatchResponse {
+            events,
+            watch_id: 7,
+            ..WatchResponse::default()
+        }
     }
 
     #[test]
@@ -143,9 +191,16 @@ mod tests {
     #[test]
     fn every_piece_but_the_last_says_that_more_follows() {
         let pieces = fragments(response(&[60, 60, 20, 20]), 150);
-        let marks: Vec<_> = pieces.iter().map(|it| (it.events.len(), it.fragment)).collect();
+        let marks: Vec<_> = pieces
+            .iter()
+            .map(|it| (it.events.len(), it.fragment))
+            .collect();
         assert_eq!(marks, [(2, true), (2, false)]);
-        assert!(pieces.iter().all(|piece| piece.encoded_len() < 150 && piece.watch_id == 7));
+        assert!(
+            pieces
+                .iter()
+                .all(|piece| piece.encoded_len() < 150 && piece.watch_id == 7)
+        );
     }
 
     #[test]

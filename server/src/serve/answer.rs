@@ -1,17 +1,19 @@
-//! The body of an answer, which counts how its call ended.
+//! The body of an answer, which counts how its call ended and says when it took long.
 //!
 //! Promise: every call that was counted as started is counted once as handled, with the code its
 //! client was sent; one that the client gave up is `Canceled`.
-//! Not known here: messages.
+//! Not known here: messages. So no value can get into the log from here.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
+use crate::config::show_duration;
 use crate::metrics::Call;
 
 /// Of a call, or of a page.
@@ -23,14 +25,25 @@ pub(super) enum Answer {
 
 /// Waits for the code of a call.
 #[derive(Debug)]
-pub(super) struct Ending(Option<&'static Call>);
+pub(super) struct Ending {
+    call: Option<&'static Call>,
+    begun: Instant,
+    slow: Duration,
+    bytes: u64,
+}
 
 impl Ending {
-    pub(super) fn of(call: Option<&'static Call>) -> Self {
+    /// A unary call that takes longer than `slow` is logged.
+    pub(super) fn of(call: Option<&'static Call>, slow: Duration) -> Self {
         if let Some(call) = call {
             call.started();
         }
-        Self(call)
+        Self {
+            call,
+            begun: Instant::now(),
+            slow,
+            bytes: 0,
+        }
     }
 
     /// A call that is refused before it starts has its code among the headers.
@@ -40,9 +53,27 @@ impl Ending {
         }
     }
 
+    fn see_frame(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.bytes += data.len() as u64;
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.see(trailers);
+        }
+    }
+
     fn end(&mut self, code: Code) {
-        if let Some(call) = self.0.take() {
-            call.handled(code);
+        let Some(call) = self.call.take() else { return };
+        call.handled(code);
+        let took = self.begun.elapsed();
+        if call.is_unary() && took > self.slow {
+            tracing::warn!(
+                method = call.path(),
+                code = ?code,
+                time_spent = show_duration(took),
+                expected_duration = show_duration(self.slow),
+                response_size = self.bytes,
+                "request took too long"
+            );
         }
     }
 }
@@ -66,11 +97,7 @@ impl Body for Answer {
             Self::Grpc(body, ending) => {
                 let polled = Pin::new(body).poll_frame(context);
                 match &polled {
-                    Poll::Ready(Some(Ok(frame))) => {
-                        if let Some(trailers) = frame.trailers_ref() {
-                            ending.see(trailers);
-                        }
-                    }
+                    Poll::Ready(Some(Ok(frame))) => ending.see_frame(frame),
                     Poll::Ready(Some(Err(status))) => ending.end(status.code()),
                     Poll::Ready(None) => ending.end(Code::Unknown),
                     Poll::Pending => {}

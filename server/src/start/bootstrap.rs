@@ -34,7 +34,9 @@ pub(super) fn open(config: &Config) -> Result<Opened, StartError> {
     let directory = DataDir::open(&config.data_dir)?;
     let has_member_key = directory.member_key().exists();
     if directory.has_state() && !has_member_key {
-        return Err(StartError::MemberKeyLost { path: config.data_dir.clone() });
+        return Err(StartError::MemberKeyLost {
+            path: config.data_dir.clone(),
+        });
     }
     let provider = open_provider(&config.key_source, has_member_key)?;
     if directory.has_state() {
@@ -50,7 +52,10 @@ fn resume(
     directory: DataDir,
     provider: &dyn Provider,
 ) -> Result<Opened, StartError> {
-    let lost = |what| StartError::Identity { path: config.data_dir.clone(), what };
+    let lost = |what| StartError::Identity {
+        path: config.data_dir.clone(),
+        what,
+    };
     let member_key = MemberKey::load(&directory.member_key(), provider)?;
     let storage_keys = member_key.storage_keys().clone();
     let identity = read_identity(&directory, &storage_keys, &member_key)?;
@@ -72,7 +77,15 @@ fn resume(
         Some(_) => None,
     };
     let log = RaftLog::open(disk, Arc::new(storage_keys), LogOptions::default())?;
-    Ok(Opened { directory, member_key, identity, store, machine, log, bootstrap })
+    Ok(Opened {
+        directory,
+        member_key,
+        identity,
+        store,
+        machine,
+        log,
+        bootstrap,
+    })
 }
 
 /// The first start, or the next attempt at one that a crash cut short.
@@ -86,8 +99,11 @@ fn begin(
         return Err(StartError::CannotJoin);
     }
     let members = bootstrap_members(config);
-    let own_urls: Vec<String> =
-        config.advertise_peer_urls.iter().map(|url| url.as_str().to_owned()).collect();
+    let own_urls: Vec<String> = config
+        .advertise_peer_urls
+        .iter()
+        .map(|url| url.as_str().to_owned())
+        .collect();
     let own_id = member_id(&own_urls, &config.initial_cluster_token);
     let member_key = own_member_key(config, &directory, provider, own_id)?;
     let ids: Vec<u64> = members.keys().copied().collect();
@@ -102,9 +118,21 @@ fn begin(
     let staged = directory.stage(storage_keys.clone(), StoreOptions::default())?;
     let machine = Machine::create(staged.store().clone(), own_id)?;
     let store = directory.publish(staged, None)?;
-    let log = RaftLog::open(log_disk(&directory)?, Arc::new(storage_keys), LogOptions::default())?;
+    let log = RaftLog::open(
+        log_disk(&directory)?,
+        Arc::new(storage_keys),
+        LogOptions::default(),
+    )?;
     let bootstrap = Some(members);
-    Ok(Opened { directory, member_key, identity, store, machine, log, bootstrap })
+    Ok(Opened {
+        directory,
+        member_key,
+        identity,
+        store,
+        machine,
+        log,
+        bootstrap,
+    })
 }
 
 fn own_member_key(
@@ -119,7 +147,11 @@ fn own_member_key(
         let found = begun.outline().member_id;
         if found != own_id {
             let path = config.data_dir.clone();
-            return Err(StartError::OtherMember { path, found, given: own_id });
+            return Err(StartError::OtherMember {
+                path,
+                found,
+                given: own_id,
+            });
         }
         return Ok(begun);
     }
@@ -130,8 +162,10 @@ fn own_member_key(
 }
 
 fn log_disk(directory: &DataDir) -> Result<Arc<dyn LogDisk>, StartError> {
-    let disk = DirectoryDisk::open(&directory.log())
-        .map_err(|source| StartError::Io { what: "cannot open the raft log", source })?;
+    let disk = DirectoryDisk::open(&directory.log()).map_err(|source| StartError::Io {
+        what: "cannot open the raft log",
+        source,
+    })?;
     Ok(Arc::new(disk))
 }
 
@@ -141,7 +175,10 @@ fn bootstrap_members(config: &Config) -> Members {
         .members()
         .map(|(name, urls)| {
             let urls: Vec<String> = urls.iter().map(|url| url.as_str().to_owned()).collect();
-            (member_id(&urls, &config.initial_cluster_token), (name.to_owned(), urls))
+            (
+                member_id(&urls, &config.initial_cluster_token),
+                (name.to_owned(), urls),
+            )
         })
         .collect()
 }
@@ -193,8 +230,13 @@ fn read_identity(
     storage_keys: &StorageKeys,
     member_key: &MemberKey,
 ) -> Result<Identity, StartError> {
-    let wrong = |what| StartError::Identity { path: directory.root().join("identity"), what };
-    let sealed = directory.read_identity()?.ok_or_else(|| wrong("is missing"))?;
+    let wrong = |what| StartError::Identity {
+        path: directory.root().join("identity"),
+        what,
+    };
+    let sealed = directory
+        .read_identity()?
+        .ok_or_else(|| wrong("is missing"))?;
     let bytes = storage_keys
         .open_row(IDENTITY_ROW.0, IDENTITY_ROW.1, &sealed)
         .map_err(|_| wrong("is damaged or of another directory"))?;

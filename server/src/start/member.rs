@@ -31,9 +31,10 @@ const KNOWN_TIMEOUT: Duration = Duration::from_secs(1);
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), StartError> {
-    shutdown
-        .on_signals()
-        .map_err(|source| StartError::Io { what: "cannot listen for signals", source })?;
+    shutdown.on_signals().map_err(|source| StartError::Io {
+        what: "cannot listen for signals",
+        source,
+    })?;
     let peer_listeners = listen(&config.listen_peer_urls, &config)?;
     let client_listeners = listen(&config.listen_client_urls, &config)?;
     let opening = config.clone();
@@ -41,15 +42,16 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         .await
         .map_err(|error| StartError::Raft(error.to_string()))??;
     let member = Member::start(&config, opened).await?;
-    let workers = Arc::new(
-        Workers::start_per_core()
-            .map_err(|source| StartError::Io { what: "cannot start threads", source })?,
-    );
+    let workers = Arc::new(Workers::start_per_core().map_err(|source| StartError::Io {
+        what: "cannot start threads",
+        source,
+    })?);
     // Peers are answered to the very end: leadership is handed over after the clients are gone.
     let peers_end = Shutdown::new();
-    let peer_tasks =
-        member.serve_peers(&config, peer_listeners, &workers, &peers_end);
-    let ended = member.live(&config, client_listeners, &workers, &shutdown).await;
+    let peer_tasks = member.serve_peers(&config, peer_listeners, &workers, &peers_end);
+    let ended = member
+        .live(&config, client_listeners, &workers, &shutdown)
+        .await;
     member.consensus.resign().await;
     peers_end.begin();
     for task in peer_tasks {
@@ -62,8 +64,10 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
 fn listen(urls: &[MemberUrl], config: &Config) -> Result<Vec<Listener>, StartError> {
     urls.iter()
         .map(|url| {
-            serve::listen(url, config.reuse_port)
-                .map_err(|e| StartError::Listen { url: e.url.to_string(), source: e.error })
+            serve::listen(url, config.reuse_port).map_err(|e| StartError::Listen {
+                url: e.url.to_string(),
+                source: e.error,
+            })
         })
         .collect()
 }
@@ -77,7 +81,15 @@ struct Member {
 
 impl Member {
     async fn start(config: &Config, opened: Opened) -> Result<Self, StartError> {
-        let Opened { directory, member_key, identity, store, machine, log, bootstrap } = opened;
+        let Opened {
+            directory,
+            member_key,
+            identity,
+            store,
+            machine,
+            log,
+            bootstrap,
+        } = opened;
         let storage_keys = member_key.storage_keys().clone();
         let view = Arc::new(ArcSwap::new(machine.view()));
         let peers = Peers::new(identity.clone(), view.clone(), config.election_timeout);
@@ -89,8 +101,10 @@ impl Member {
         }
         refuse_hole(&log, &machine)?;
         let sealer = Sealer::new();
-        let hub = Hub::start(machine.view())
-            .map_err(|source| StartError::Io { what: "cannot start threads", source })?;
+        let hub = Hub::start(machine.view()).map_err(|source| StartError::Io {
+            what: "cannot start threads",
+            source,
+        })?;
         let member_key_path = directory.member_key();
         let directory = Arc::new(Mutex::new(directory));
         let consensus = Node {
@@ -121,7 +135,12 @@ impl Member {
             door: Door::new(),
             limits: Arc::new(limits(config)),
         };
-        Ok(Self { consensus, keys, edge, peers: Routes::new(peer_service) })
+        Ok(Self {
+            consensus,
+            keys,
+            edge,
+            peers: Routes::new(peer_service),
+        })
     }
 
     fn serve_peers(
@@ -169,13 +188,23 @@ impl Member {
             () = shutdown.begun() => return Ok(()),
             error = &mut trouble => return Err(error),
         }
-        let pages = crate::http::pages(PagesNode { edge: self.edge.clone() });
+        let pages = crate::http::pages(PagesNode {
+            edge: self.edge.clone(),
+        });
         let services = Services::new(self.edge.services(), pages);
-        let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive);
+        let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive)
+            .with_slow_request(config.warning_unary_request_duration);
         for listener in &listeners {
             tracing::info!(listener = %listener.url(), "ready to serve client requests");
         }
-        let tasks = serve_all(Endpoint::Client, listeners, &services, workers, limits, shutdown);
+        let tasks = serve_all(
+            Endpoint::Client,
+            listeners,
+            &services,
+            workers,
+            limits,
+            shutdown,
+        );
         let ended = tokio::select! {
             () = shutdown.begun() => Ok(()),
             error = &mut trouble => Err(error),
@@ -214,10 +243,14 @@ async fn refuse_if_known(
     peer: u64,
     urls: &[String],
 ) -> Result<(), StartError> {
-    let Ok(mut client) = peers.client(urls, Lane::Control) else { return Ok(()) };
+    let Ok(mut client) = peers.client(urls, Lane::Control) else {
+        return Ok(());
+    };
     let call = client.greet(peers.request(peer, pb::GreetRequest {}));
     // Nobody there: a cluster that starts for the first time, or a peer that will say so later.
-    let Ok(answer) = tokio::time::timeout(KNOWN_TIMEOUT, call).await else { return Ok(()) };
+    let Ok(answer) = tokio::time::timeout(KNOWN_TIMEOUT, call).await else {
+        return Ok(());
+    };
     let known_elsewhere = match answer {
         Ok(answer) => {
             let known = answer.into_inner().caller_directory_id;
@@ -229,7 +262,9 @@ async fn refuse_if_known(
         }
     };
     if known_elsewhere {
-        return Err(StartError::AlreadyBootstrapped { member: identity.member_id });
+        return Err(StartError::AlreadyBootstrapped {
+            member: identity.member_id,
+        });
     }
     Ok(())
 }
@@ -280,6 +315,7 @@ fn node_options(config: &Config) -> NodeOptions {
         snapshot_count: config.snapshot_count,
         snapshot_catchup_entries: config.snapshot_catchup_entries,
         request_timeout: config.request_timeout(),
+        slow_apply: config.warning_apply_duration,
     }
 }
 

@@ -283,3 +283,198 @@ fn sync_dir(path: &Path) -> Result<(), DirectoryError> {
         .and_then(|dir| dir.sync_all())
         .map_err(io_error(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use keys::StorageKeys;
+
+    use super::*;
+    use crate::storage::Keyspace;
+
+    fn open(root: &Path) -> DataDir {
+        DataDir::open(root).unwrap()
+    }
+
+    fn options() -> StoreOptions {
+        StoreOptions::default()
+    }
+
+    fn mark(store: &Store, row: &[u8]) {
+        let mut batch = store.batch();
+        batch.put(Keyspace::Raft, b"applied", row);
+        store.commit(batch).unwrap();
+    }
+
+    fn marked(dir: &DataDir, keys: &StorageKeys) -> Vec<u8> {
+        let store = dir.open_state(keys.clone(), options()).unwrap().unwrap();
+        store
+            .view()
+            .get(Keyspace::Raft, b"applied")
+            .unwrap()
+            .unwrap()
+            .to_vec()
+    }
+
+    /// A directory with one published state.
+    fn published(root: &Path, keys: &StorageKeys) -> (DataDir, Store) {
+        let mut dir = open(root);
+        let staged = dir.stage(keys.clone(), options()).unwrap();
+        mark(staged.store(), b"1");
+        let store = dir.publish(staged, None).unwrap();
+        (dir, store)
+    }
+
+    fn state_names(root: &Path) -> Vec<u64> {
+        let mut names = states(root).unwrap();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn a_published_state_is_the_live_one_and_the_old_goes_with_its_last_view() {
+        let (root, keys) = (tempfile::tempdir().unwrap(), StorageKeys::ephemeral());
+        let (mut dir, first) = published(root.path(), &keys);
+        let view = first.view();
+        let staged = dir.stage(keys.clone(), options()).unwrap();
+        mark(staged.store(), b"2");
+        let second = dir.publish(staged, Some(&first)).unwrap();
+        drop(first);
+        assert_eq!(state_names(root.path()), [1, 2]);
+        assert_eq!(view.get(Keyspace::Raft, b"applied").unwrap().unwrap(), "1");
+        drop(view);
+        assert_eq!(state_names(root.path()), [2]);
+        drop((second, dir));
+        let dir = open(root.path());
+        assert!(dir.has_state() && !dir.is_new());
+        assert_eq!(marked(&dir, &keys), b"2");
+    }
+
+    #[test]
+    fn an_unpublished_state_is_removed_when_dropped_and_its_number_not_used_again() {
+        let (root, keys) = (tempfile::tempdir().unwrap(), StorageKeys::ephemeral());
+        let (mut dir, _store) = published(root.path(), &keys);
+        drop(dir.stage(keys.clone(), options()).unwrap());
+        assert_eq!(state_names(root.path()), [1]);
+        let staged = dir.stage(keys, options()).unwrap();
+        assert_eq!(state_names(root.path()), [1, 3]);
+        drop(staged);
+    }
+
+    #[test]
+    fn a_crash_before_the_rename_leaves_the_old_state_and_after_it_the_new() {
+        let keys = StorageKeys::ephemeral();
+        for is_renamed in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let (mut dir, first) = published(root.path(), &keys);
+            let staged = dir.stage(keys.clone(), options()).unwrap();
+            mark(staged.store(), b"2");
+            staged.store().persist().unwrap();
+            // As a kill leaves it: no destructor runs, and nobody uses the files any more.
+            let crashed = tempfile::tempdir().unwrap();
+            copy(root.path(), crashed.path());
+            drop((staged, first));
+            let root = crashed.path();
+            match is_renamed {
+                false => fs::write(root.join(CURRENT_NEW), "state-2\n").unwrap(),
+                true => write_current(root, 2).unwrap(),
+            }
+            let dir = open(root);
+            assert_eq!(state_names(root), [if is_renamed { 2 } else { 1 }]);
+            assert!(!root.join(CURRENT_NEW).exists());
+            let expected = if is_renamed { b"2" } else { b"1" };
+            assert_eq!(marked(&dir, &keys), expected);
+        }
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let to = to.join(entry.file_name());
+            match entry.path().is_dir() {
+                true => copy(&entry.path(), &to),
+                false => drop(fs::copy(entry.path(), &to).unwrap()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_process_is_kept_out() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = open(root.path());
+        assert!(matches!(
+            DataDir::open(root.path()),
+            Err(DirectoryError::Locked { .. })
+        ));
+        drop(dir);
+        assert!(open(root.path()).is_new());
+    }
+
+    #[test]
+    fn a_directory_of_etcd_is_refused_and_not_touched() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("member/snap")).unwrap();
+        fs::write(root.path().join("member/snap/db"), "etcd").unwrap();
+        assert!(matches!(
+            DataDir::open(root.path()),
+            Err(DirectoryError::Etcd { .. })
+        ));
+        let names: Vec<_> = fs::read_dir(root.path()).unwrap().collect();
+        assert_eq!(names.len(), 1);
+    }
+
+    #[test]
+    fn a_new_directory_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join("a/b");
+        assert!(open(&root).is_new());
+        assert_eq!(
+            fs::metadata(&root).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+    }
+
+    #[test]
+    fn a_current_that_names_nothing_or_a_lost_one_is_refused_and_nothing_removed() {
+        let (root, keys) = (tempfile::tempdir().unwrap(), StorageKeys::ephemeral());
+        drop(published(root.path(), &keys));
+        let current = root.path().join(CURRENT);
+        for name in [
+            "",
+            "state-1",
+            "state-01\n",
+            "../state-1\n",
+            "state-1\nx\n",
+            "log\n",
+            "\u{fffd}",
+        ] {
+            fs::write(&current, name).unwrap();
+            let refused = DataDir::open(root.path());
+            assert!(
+                matches!(refused, Err(DirectoryError::Current { .. })),
+                "{name:?}"
+            );
+        }
+        fs::write(&current, "state-9\n").unwrap();
+        let refused = DataDir::open(root.path());
+        assert!(matches!(refused, Err(DirectoryError::MissingState { .. })));
+        fs::remove_file(&current).unwrap();
+        fs::create_dir(root.path().join(LOG)).unwrap();
+        let refused = DataDir::open(root.path());
+        assert!(matches!(refused, Err(DirectoryError::MissingState { .. })));
+        assert_eq!(state_names(root.path()), [1]);
+    }
+
+    #[test]
+    fn a_state_of_an_unfinished_birth_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("state-1")).unwrap();
+        fs::create_dir(root.path().join("state-x")).unwrap();
+        let dir = open(root.path());
+        assert!(dir.is_new());
+        assert!(root.path().join("state-x").exists());
+        assert_eq!(state_names(root.path()), [0; 0]);
+        assert_eq!(dir.next_state, 2);
+    }
+}

@@ -47,6 +47,14 @@ pub enum StorageError {
 pub enum EngineError {
     #[error(transparent)]
     Fjall(#[from] Box<dyn std::error::Error + Send + Sync>),
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    /// Bytes that were synced have changed: no power cut does that.
+    #[error("{path} is damaged at byte {offset}")]
+    Journal { path: PathBuf, offset: u64 },
+    /// The engine gave up on its own files.
+    #[error("the engine's files are damaged")]
+    Damaged,
     /// A background write failed earlier; the engine takes no more writes.
     #[error("an earlier write failed, no more are taken")]
     Poisoned,

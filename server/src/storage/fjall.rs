@@ -1,11 +1,12 @@
 //! The engine on disk.
 //!
 //! Promise: after a crash a prefix of the committed batches is there. The engine syncs its journal
-//! before it writes a table, so no keyspace on disk is ahead of the journal.
+//! before it writes a table, so a power cut leaves no keyspace ahead of the journal.
 //! Not known here: sealing, what rows mean. Nobody else knows fjall.
 
 use std::fs;
 use std::ops::Bound;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,7 @@ use fjall::{CompressionType, Database, KeyspaceCreateOptions, PersistMode, Reada
 
 use super::engine::{Engine, EngineSnapshot, Rows, StoredChange};
 use super::error::EngineError;
+use super::journal;
 use super::layout::Keyspace;
 use super::store::StoreOptions;
 
@@ -51,13 +53,10 @@ impl Drop for Files {
 
 impl FjallEngine {
     pub(crate) fn open(dir: &Path, options: StoreOptions) -> Result<Self, EngineError> {
-        // Sealed bytes do not compress.
-        let database = Database::builder(dir)
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(options.journal_bytes_max)
-            .journal_compression(CompressionType::None)
-            .open()
-            .map_err(engine_error)?;
+        journal::repair(dir)?;
+        // Some damage is met with an assertion there.
+        let database = catch_unwind(|| open_database(dir, options));
+        let database = database.map_err(|_| EngineError::Damaged)??;
         let keyspaces = Keyspace::ALL.into_iter().map(|keyspace| {
             database.keyspace(keyspace.name(), || keyspace_options(options.memtable_bytes))
         });
@@ -77,6 +76,16 @@ impl FjallEngine {
     fn keyspaces(&self) -> &[fjall::Keyspace] {
         &self.shared.keyspaces
     }
+}
+
+fn open_database(dir: &Path, options: StoreOptions) -> Result<Database, EngineError> {
+    Database::builder(dir)
+        .cache_size(options.cache_bytes)
+        .max_journaling_size(options.journal_bytes_max)
+        // Sealed bytes do not compress.
+        .journal_compression(CompressionType::None)
+        .open()
+        .map_err(engine_error)
 }
 
 fn keyspace_options(memtable_bytes: u64) -> KeyspaceCreateOptions {

@@ -44,5 +44,8 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn at(path: &Path, source: io::Error) -> DirectoryError {
-    DirectoryError::Io { path: path.to_owned(), source }
+    DirectoryError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }

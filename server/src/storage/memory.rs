@@ -21,7 +21,7 @@ const SCAN_CHUNK_ROWS: usize = 256;
 /// A row by batch number, oldest first; no bytes from the batch that deleted it.
 type Versions = Vec<(u64, Option<Bytes>)>;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct MemoryEngine {
     shared: Arc<Shared>,
 }

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod error;
 mod fjall;
 mod identity_file;
+mod journal;
 pub mod layout;
 pub mod log;
 mod marker;
@@ -23,3 +24,6 @@ pub use error::{DirectoryError, StorageError};
 pub use layout::{Keyspace, StoredKey};
 pub use sealed::{RowSealer, RowUnopened};
 pub use store::{Scan, Store, StoreOptions, View};
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ use super::layout::{FORMAT, FORMAT_KEY, Keyspace, MARKER_KEY, StoredKey};
 use super::marker::Marker;
 use super::memory::MemoryEngine;
 use super::sealed::{self, RowSealer};
+use crate::metrics::metrics;
 use crate::mvcc::Revision;
 
 /// Revisions this close together are neighbours: a scan passes over the rows between them.
@@ -87,7 +88,7 @@ impl Store {
             .expect("the memory engine refuses nothing")
     }
 
-    fn begin(
+    pub(super) fn begin(
         engine: Box<dyn Engine>,
         sealer: impl RowSealer + 'static,
     ) -> Result<Self, StorageError> {
@@ -101,7 +102,7 @@ impl Store {
         Ok(store)
     }
 
-    fn resume(
+    pub(super) fn resume(
         engine: Box<dyn Engine>,
         sealer: impl RowSealer + 'static,
     ) -> Result<Self, StorageError> {
@@ -151,7 +152,9 @@ impl Store {
             let row = Some(self.seal(keyspace, &key, row.clone()));
             changes.push(StoredChange { keyspace, key, row });
         }
+        let committing = metrics().backend_commit_seconds.start_timer();
         self.shared.engine.commit(changes)?;
+        committing.observe_duration();
         *marker = next;
         Ok(())
     }

@@ -48,10 +48,6 @@ impl Board {
         }
     }
 
-    pub(super) fn revision(&self) -> i64 {
-        self.revision
-    }
-
     /// Gives out revisions, ascending. Returns the watchers that had no room.
     pub(super) fn publish(&mut self, batch: Vec<Arc<SharedRevision>>, spare: bool) -> Vec<Seat> {
         let mut touched = Vec::new();
@@ -71,10 +67,17 @@ impl Board {
     }
 
     fn gather(&mut self, revision: &Arc<SharedRevision>, touched: &mut Vec<usize>) {
-        let Board { slots, exact, ranges, .. } = self;
+        let Board {
+            slots,
+            exact,
+            ranges,
+            ..
+        } = self;
         for (at, event) in revision.events().iter().enumerate() {
             let mut found = |slot: &usize| {
-                let Some(taken) = &mut slots[*slot] else { return };
+                let Some(taken) = &mut slots[*slot] else {
+                    return;
+                };
                 let Seat { watcher, next } = &taken.seat;
                 if revision.revision() >= *next && watcher.wants(event.kind) {
                     if taken.pending.is_empty() {
@@ -100,7 +103,11 @@ impl Board {
             self.vacate(slot);
             return None;
         }
-        if watcher.outbox().push_events(&watcher, events, self.revision, spare).is_ok() {
+        if watcher
+            .outbox()
+            .push_events(&watcher, events, self.revision, spare)
+            .is_ok()
+        {
             return None;
         }
         let mut seat = self.vacate(slot)?;
@@ -111,10 +118,15 @@ impl Board {
     /// Seats a watcher that needs nothing older than what is remembered; gives back any other.
     pub(super) fn seat(&mut self, mut seat: Seat, spare: bool) -> Result<(), Seat> {
         if seat.next <= self.revision {
-            let Some(events) = self.recent.since(&seat) else { return Err(seat) };
+            let Some(events) = self.recent.since(&seat) else {
+                return Err(seat);
+            };
             let watcher = &seat.watcher;
             if !events.is_empty()
-                && watcher.outbox().push_events(watcher, events, self.revision, spare).is_err()
+                && watcher
+                    .outbox()
+                    .push_events(watcher, events, self.revision, spare)
+                    .is_err()
             {
                 return Err(seat);
             }
@@ -126,7 +138,10 @@ impl Board {
 
     fn take(&mut self, seat: Seat) {
         let watcher = Arc::clone(&seat.watcher);
-        let taken = Some(Taken { seat, pending: Vec::new() });
+        let taken = Some(Taken {
+            seat,
+            pending: Vec::new(),
+        });
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot] = taken;
@@ -140,7 +155,9 @@ impl Board {
         self.by_serial.insert(watcher.serial(), slot);
         match watcher.range.as_single() {
             Some(key) => self.exact.entry(key.clone()).or_default().push(slot),
-            None => self.ranges.insert(watcher.range.key().clone(), end_of(&watcher), slot),
+            None => self
+                .ranges
+                .insert(watcher.range.key().clone(), end_of(&watcher), slot),
         }
     }
 
@@ -157,7 +174,9 @@ impl Board {
                     }
                 }
             }
-            None => self.ranges.remove(seat.watcher.range.key(), &end_of(&seat.watcher), &slot),
+            None => self
+                .ranges
+                .remove(seat.watcher.range.key(), &end_of(&seat.watcher), &slot),
         }
         Some(seat)
     }
@@ -211,7 +230,9 @@ impl Recent {
         self.bytes += revision.bytes();
         self.revisions.push_back(revision);
         while self.revisions.len() > RECENT_REVISIONS || self.bytes > RECENT_BYTES {
-            let Some(oldest) = self.revisions.pop_front() else { return };
+            let Some(oldest) = self.revisions.pop_front() else {
+                return;
+            };
             self.bytes -= oldest.bytes();
         }
     }
@@ -221,8 +242,16 @@ impl Recent {
         if self.revisions.front()?.revision() > seat.next {
             return None;
         }
-        let from = self.revisions.partition_point(|it| it.revision() < seat.next);
-        Some(self.revisions.iter().skip(from).flat_map(|it| matching(it, &seat.watcher)).collect())
+        let from = self
+            .revisions
+            .partition_point(|it| it.revision() < seat.next);
+        Some(
+            self.revisions
+                .iter()
+                .skip(from)
+                .flat_map(|it| matching(it, &seat.watcher))
+                .collect(),
+        )
     }
 }
 

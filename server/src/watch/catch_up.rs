@@ -102,7 +102,9 @@ fn sort_out(seats: &mut VecDeque<Seat>, view: &ReadView, hub: &Shared) {
             return false;
         }
         if seat.next < compact_revision {
-            seat.watcher.outbox().push_compacted(&seat.watcher, compact_revision);
+            seat.watcher
+                .outbox()
+                .push_compacted(&seat.watcher, compact_revision);
             return false;
         }
         if seat.next > view.revision {
@@ -116,7 +118,10 @@ fn sort_out(seats: &mut VecDeque<Seat>, view: &ReadView, hub: &Shared) {
 /// Reads history once, for the first that has room and whoever else can use it.
 fn feed(seats: &mut VecDeque<Seat>, view: &ReadView, hub: &Shared) -> bool {
     let spare = hub.spare();
-    let Some(first) = seats.iter().position(|seat| seat.watcher.outbox().has_room(spare)) else {
+    let Some(first) = seats
+        .iter()
+        .position(|seat| seat.watcher.outbox().has_room(spare))
+    else {
         return false;
     };
     let from = seats[first].next;
@@ -129,7 +134,10 @@ fn feed(seats: &mut VecDeque<Seat>, view: &ReadView, hub: &Shared) -> bool {
         // stops the member.
         return view.compact_revision_now() > from;
     };
-    for seat in seats.iter_mut().filter(|seat| (from..=to).contains(&seat.next)) {
+    for seat in seats
+        .iter_mut()
+        .filter(|seat| (from..=to).contains(&seat.next))
+    {
         give(seat, &revisions, to, spare);
     }
     let served = seats.remove(first);
@@ -172,7 +180,10 @@ fn read(
 /// Moves the watcher behind `to` if its outbox takes what it wants of these revisions.
 fn give(seat: &mut Seat, revisions: &[Arc<SharedRevision>], to: i64, spare: bool) {
     let new = &revisions[revisions.partition_point(|it| it.revision() < seat.next)..];
-    let events: Vec<_> = new.iter().flat_map(|it| matching(it, &seat.watcher)).collect();
+    let events: Vec<_> = new
+        .iter()
+        .flat_map(|it| matching(it, &seat.watcher))
+        .collect();
     let outbox = seat.watcher.outbox();
     if events.is_empty() || outbox.push_events(&seat.watcher, events, to, spare).is_ok() {
         seat.next = to + 1;

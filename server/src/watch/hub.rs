@@ -35,10 +35,10 @@ const HELD_BYTES: usize = 128 << 20;
 #[derive(Clone)]
 pub struct Hub {
     shared: Arc<Shared>,
-    /// Stops the threads when the last hub is dropped.
-    stopper: Arc<Stopper>,
+    _stopper: Arc<Stopper>,
 }
 
+/// Stops the threads when the last hub is dropped.
 struct Stopper(Arc<Shared>);
 
 /// What the hub's thread is told, in this order.
@@ -80,7 +80,13 @@ impl Hub {
     pub fn idle(view: Arc<ReadView>) -> Self {
         let board = Mutex::new(Board::new(view.revision));
         let messages = VecDeque::new();
-        let inbox = Inbox { messages, revisions: 0, bytes: 0, view, stopped: false };
+        let inbox = Inbox {
+            messages,
+            revisions: 0,
+            bytes: 0,
+            view,
+            stopped: false,
+        };
         let shared = Arc::new(Shared {
             inbox: Mutex::new(inbox),
             filled: Condvar::new(),
@@ -89,17 +95,21 @@ impl Hub {
             held: HeldBytes::default(),
             serial: AtomicU64::new(0),
         });
-        let stopper = Arc::new(Stopper(Arc::clone(&shared)));
-        Hub { shared, stopper }
+        let _stopper = Arc::new(Stopper(Arc::clone(&shared)));
+        Hub { shared, _stopper }
     }
 
     /// With its two threads.
     pub fn start(view: Arc<ReadView>) -> std::io::Result<Self> {
         let hub = Self::idle(view);
         let shared = Arc::clone(&hub.shared);
-        thread::Builder::new().name("watch-hub".into()).spawn(move || shared.run())?;
+        thread::Builder::new()
+            .name("watch-hub".into())
+            .spawn(move || shared.run())?;
         let shared = Arc::clone(&hub.shared);
-        thread::Builder::new().name("watch-catch-up".into()).spawn(move || shared.run_catch_up())?;
+        thread::Builder::new()
+            .name("watch-catch-up".into())
+            .spawn(move || shared.run_catch_up())?;
         Ok(hub)
     }
 
@@ -112,7 +122,10 @@ impl Hub {
             return;
         }
         inbox.revisions += events.len();
-        inbox.bytes += events.iter().map(|revision| revision_bytes(revision)).sum::<usize>();
+        inbox.bytes += events
+            .iter()
+            .map(|revision| revision_bytes(revision))
+            .sum::<usize>();
         if inbox.revisions > WAITING_REVISIONS || inbox.bytes > WAITING_BYTES {
             inbox.lapse(view.revision);
         } else {
@@ -161,7 +174,10 @@ impl Hub {
         };
         let watcher = Watcher::new(serial, id, range, filters, progress_from, outbox);
         let watcher = Arc::new(watcher);
-        self.shared.tell(Message::Seat(Seat { watcher: Arc::clone(&watcher), next }));
+        self.shared.tell(Message::Seat(Seat {
+            watcher: Arc::clone(&watcher),
+            next,
+        }));
         watcher
     }
 
@@ -175,7 +191,11 @@ impl Hub {
     /// `answer_as`, only if all of them are in step.
     pub fn progress(&self, watchers: Vec<Arc<Watcher>>, answer_as: i64, outbox: &Arc<Outbox>) {
         let outbox = Arc::clone(outbox);
-        self.shared.tell(Message::Progress(ProgressRequest { watchers, answer_as, outbox }));
+        self.shared.tell(Message::Progress(ProgressRequest {
+            watchers,
+            answer_as,
+            outbox,
+        }));
     }
 
     /// Does everything that is to be done now; true if there was something.

@@ -62,7 +62,10 @@ pub(super) struct IntervalMap<T> {
 
 impl<T> Default for IntervalMap<T> {
     fn default() -> Self {
-        IntervalMap { root: None, chance: 0x9e37_79b9_7f4a_7c15 }
+        IntervalMap {
+            root: None,
+            chance: 0x9e37_79b9_7f4a_7c15,
+        }
     }
 }
 
@@ -92,7 +95,15 @@ fn insert<T>(link: Link<T>, begin: Bytes, end: End, item: T, priority: u64) -> B
     let Some(mut node) = link else {
         let end_max = end.clone();
         let items = vec![item];
-        return Box::new(Node { begin, end, end_max, priority, items, left: None, right: None });
+        return Box::new(Node {
+            begin,
+            end,
+            end_max,
+            priority,
+            items,
+            left: None,
+            right: None,
+        });
     };
     match node.order(&begin, &end) {
         Equal => {
@@ -237,7 +248,8 @@ mod tests {
     #[test]
     fn ten_thousand_nested_ranges_stay_shallow() {
         fn depth<T>(link: &Link<T>) -> usize {
-            link.as_ref().map_or(0, |node| 1 + depth(&node.left).max(depth(&node.right)))
+            link.as_ref()
+                .map_or(0, |node| 1 + depth(&node.left).max(depth(&node.right)))
         }
         let mut map = IntervalMap::default();
         for item in 0..10_000_u32 {

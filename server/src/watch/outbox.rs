@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::shared::{EventRef, event_bytes};
 use super::watcher::Watcher;
+use crate::metrics::metrics;
 
 /// Events that may wait on one stream.
 const EVENTS_MAX: usize = 16_384;
@@ -25,9 +26,16 @@ const PROGRESS_MAX: usize = 128;
 pub enum Parcel {
     /// Whole revisions, in order. Everything up to `revision` that the watcher wants has been
     /// delivered with this.
-    Events { watcher: Arc<Watcher>, events: Vec<EventRef>, revision: i64 },
+    Events {
+        watcher: Arc<Watcher>,
+        events: Vec<EventRef>,
+        revision: i64,
+    },
     /// The history that the watcher still needed is gone; it gets nothing more.
-    Compacted { watcher: Arc<Watcher>, compact_revision: i64 },
+    Compacted {
+        watcher: Arc<Watcher>,
+        compact_revision: i64,
+    },
     /// Everything up to `revision` has been delivered to the watcher, or with -1 to all of them.
     Progress { watch_id: i64, revision: i64 },
 }
@@ -57,7 +65,11 @@ pub struct Outbox {
 
 impl Outbox {
     pub(super) fn new(room: Arc<dyn Fn() + Send + Sync>) -> Self {
-        Outbox { queue: Mutex::default(), filled: Notify::new(), room }
+        Outbox {
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            room,
+        }
     }
 
     /// `spare` is false when the hub holds more than it should: only empty outboxes take more.
@@ -76,8 +88,13 @@ impl Outbox {
         }
         queue.events += events.len();
         queue.bytes += bytes;
+        metrics().events_sent.inc_by(events.len() as u64);
         let watcher = Arc::clone(watcher);
-        queue.parcels.push_back(Parcel::Events { watcher, events, revision });
+        queue.parcels.push_back(Parcel::Events {
+            watcher,
+            events,
+            revision,
+        });
         drop(queue);
         self.filled.notify_one();
         Ok(())
@@ -86,7 +103,10 @@ impl Outbox {
     /// One per watcher at most, so it needs no bound.
     pub(super) fn push_compacted(&self, watcher: &Arc<Watcher>, compact_revision: i64) {
         let watcher = Arc::clone(watcher);
-        let parcel = Parcel::Compacted { watcher, compact_revision };
+        let parcel = Parcel::Compacted {
+            watcher,
+            compact_revision,
+        };
         self.queue.lock().parcels.push_back(parcel);
         self.filled.notify_one();
     }
@@ -97,7 +117,9 @@ impl Outbox {
             return;
         }
         queue.progress += 1;
-        queue.parcels.push_back(Parcel::Progress { watch_id, revision });
+        queue
+            .parcels
+            .push_back(Parcel::Progress { watch_id, revision });
         drop(queue);
         self.filled.notify_one();
     }
@@ -140,7 +162,10 @@ impl Outbox {
     /// Forgets what waits, and everything that comes.
     pub fn close(&self) {
         let mut queue = self.queue.lock();
-        *queue = Queue { closed: true, ..Queue::default() };
+        *queue = Queue {
+            closed: true,
+            ..Queue::default()
+        };
         drop(queue);
         self.filled.notify_one();
         (self.room)();

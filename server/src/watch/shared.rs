@@ -43,7 +43,12 @@ impl SharedRevision {
         let bytes = source.events.iter().map(event_bytes).sum();
         held.0.fetch_add(bytes, Ordering::Relaxed);
         let opened = source.events.iter().map(|_| Opened::default()).collect();
-        SharedRevision { source, opened, bytes, held: held.clone() }
+        SharedRevision {
+            source,
+            opened,
+            bytes,
+            held: held.clone(),
+        }
     }
 
     #[must_use]
@@ -84,7 +89,10 @@ pub struct EventRef {
 impl EventRef {
     /// `at` is a place in the revision's events.
     pub(super) fn new(revision: &Arc<SharedRevision>, at: usize) -> Self {
-        EventRef { revision: Arc::clone(revision), at }
+        EventRef {
+            revision: Arc::clone(revision),
+            at,
+        }
     }
 
     #[must_use]

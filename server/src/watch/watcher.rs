@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::outbox::Outbox;
+use crate::metrics::{Held, metrics};
 use crate::mvcc::event::{Event, Kind};
 use crate::mvcc::key_range::KeyRange;
 
@@ -25,6 +26,7 @@ pub struct Watcher {
     pub(super) progress_from: i64,
     outbox: Arc<Outbox>,
     cancelled: AtomicBool,
+    _counted: Held,
 }
 
 impl Watcher {
@@ -38,7 +40,17 @@ impl Watcher {
     ) -> Self {
         let outbox = Arc::clone(outbox);
         let cancelled = AtomicBool::new(false);
-        Watcher { serial, id, range, filters, progress_from, outbox, cancelled }
+        let _counted = Held::new(&metrics().watchers);
+        Watcher {
+            serial,
+            id,
+            range,
+            filters,
+            progress_from,
+            outbox,
+            cancelled,
+            _counted,
+        }
     }
 
     /// Its number in this hub, never used twice.

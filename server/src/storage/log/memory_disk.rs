@@ -22,7 +22,7 @@ pub struct MemoryDisk {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    released: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Default)]
@@ -50,6 +50,7 @@ struct Faults {
     bytes_left: Option<usize>,
     changes_left: Option<u64>,
     syncs_held: bool,
+    syncs_waiting: usize,
 }
 
 impl Faults {
@@ -168,9 +169,17 @@ impl MemoryDisk {
         self.shared.state.lock().faults.syncs_held = true;
     }
 
+    /// Returns once a sync waits to be released.
+    pub fn wait_for_held_sync(&self) {
+        let mut state = self.shared.state.lock();
+        while state.faults.syncs_waiting == 0 {
+            self.shared.changed.wait(&mut state);
+        }
+    }
+
     pub fn release_syncs(&self) {
         self.shared.state.lock().faults.syncs_held = false;
-        self.shared.released.notify_all();
+        self.shared.changed.notify_all();
     }
 
     /// How many syncs of files have succeeded.
@@ -257,9 +266,12 @@ struct MemoryFile {
 impl MemoryFile {
     fn wait_for_release(&self) -> MutexGuard<'_, State> {
         let mut state = self.shared.state.lock();
+        state.faults.syncs_waiting += 1;
+        self.shared.changed.notify_all();
         while state.faults.syncs_held {
-            self.shared.released.wait(&mut state);
+            self.shared.changed.wait(&mut state);
         }
+        state.faults.syncs_waiting -= 1;
         state
     }
 }

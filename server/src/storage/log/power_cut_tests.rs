@@ -485,7 +485,7 @@ fn a_crash_while_recovering_leaves_a_log_that_recovers() {
 }
 
 #[test]
-fn purged_segments_are_used_again_and_what_they_said_is_kept() {
+fn purged_segments_go_and_what_they_said_is_kept() {
     let mut rig = Rig::new();
     rig.vote(vote(3)).expect("no fault is set");
     for index in 1..=200 {
@@ -521,6 +521,30 @@ fn a_lost_oldest_segment_of_a_purged_log_is_noticed() {
         matches!(opened, Err(LogError::MissingSegment { segment }) if segment == oldest),
         "{opened:?}"
     );
+}
+
+#[test]
+fn purged_segments_that_reappear_in_any_set_are_leftovers() {
+    let mut rig = Rig::new();
+    for index in 1..=100 {
+        rig.append(vec![entry(index, 1, 900)]);
+    }
+    let full = rig.disk.duplicate();
+    wait(rig.log.purge(position(80))).expect("no fault is set");
+    rig.writer.step();
+    let purged = rig.disk.duplicate();
+    let first = segments(&purged)[0];
+    assert!(first > 3, "three at least were removed");
+    for reappeared in 0..1u64 << 3 {
+        let disk = purged.duplicate();
+        for id in (0..3).filter(|id| reappeared & (1 << id) != 0) {
+            let name = segment::name(first - 3 + id);
+            disk.put(&name, full.bytes(&name).expect("it was there"));
+        }
+        let reopened = Rig::open(&disk).unwrap_or_else(|error| panic!("{reappeared:b}: {error}"));
+        assert_eq!(reopened.indexes(), (81..=100).collect::<Vec<_>>());
+        assert_eq!(segments(&disk), segments(&purged), "they are removed again");
+    }
 }
 
 #[test]
@@ -587,10 +611,11 @@ fn nothing_is_acknowledged_before_its_sync_has_returned() {
         wait(log.append(vec![entry(index, 1, 20)], flushed)).expect("it has room");
         assert_eq!(log.bounds().last, Some(position(index)), "readable at once");
     }
+    disk.wait_for_held_sync();
     // Nothing was synced, so a power cut now loses all of it, and nobody was told otherwise.
     assert!(answered.try_recv().is_err());
     let cut = Rig::open(&disk.power_cut(false, |_, _| false)).expect("an empty log");
-    assert_eq!(cut.indexes(), []);
+    assert!(cut.indexes().is_empty());
 
     disk.release_syncs();
     for index in 1..=20 {
@@ -771,7 +796,7 @@ fn a_full_queue_makes_the_next_append_wait() {
 }
 
 #[test]
-fn a_reader_beside_the_writer_sees_whole_entries_while_segments_are_used_again() {
+fn a_reader_beside_the_writer_sees_whole_entries_while_segments_are_purged() {
     let disk = MemoryDisk::default();
     let sealer = Arc::new(TestSealer::new(1));
     let log = RaftLog::open(Arc::new(disk.clone()), sealer, options()).expect("a new log");
@@ -802,7 +827,7 @@ fn a_reader_beside_the_writer_sees_whole_entries_while_segments_are_used_again()
     }
     wait(log.save_vote(vote(1))).expect("no fault is set");
     assert!(reading.join().expect("the reader saw nothing wrong") > 0);
-    assert!(segments(&disk)[0] > 5, "segments were used again");
+    assert!(segments(&disk)[0] > 5, "segments were purged");
     wait(log.close()).expect("no fault is set");
 }
 

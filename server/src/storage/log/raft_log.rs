@@ -98,7 +98,8 @@ impl RaftLog {
         mut options: LogOptions,
     ) -> Result<(Self, LogWriter), LogError> {
         assert!(
-            options.segment_bytes >= 4096 && options.segment_bytes.is_multiple_of(BLOCK_BYTES as u64),
+            options.segment_bytes >= 4096
+                && options.segment_bytes.is_multiple_of(BLOCK_BYTES as u64),
             "segments are whole blocks with room for a batch and its end"
         );
         let records_bytes_max = records_bytes_max(options.segment_bytes, &*sealer);

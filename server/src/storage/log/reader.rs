@@ -1,7 +1,7 @@
 //! Reading entries back.
 //!
 //! Promise: a read returns consecutive entries as they were at one moment, or an error. A segment
-//! that is purged and zeroed under a reader is noticed and the read starts over.
+//! that is purged and removed under a reader is noticed and the read starts over.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -126,7 +126,7 @@ pub(super) fn read(
         if first_now <= plan.held.start || plan.held.is_empty() {
             return result;
         }
-        // Purged meanwhile: what was read, or failed to be, may be a segment being zeroed.
+        // Purged meanwhile: what was read is no longer the log's.
     }
 }
 

@@ -1,7 +1,8 @@
 //! The next segment, zeroed ahead of need.
 //!
 //! Promise: a segment is handed out only when every byte of it is a durable zero. Zeroing goes
-//! along with writing, a little after each batch, so filling a segment seldom waits for it.
+//! along with writing, a little after each batch, so filling a segment seldom waits for it. It is
+//! always a new file: purged segments are removed, so no old bytes are ever under a new name.
 
 use std::sync::Arc;
 
@@ -25,35 +26,12 @@ impl Spare {
         let file = disk
             .create(SPARE)
             .map_err(DiskOperation::Create.failed(SPARE))?;
-        Ok(Self::unzeroed(file, segment_bytes))
-    }
-
-    /// Takes over a segment nobody needs any more. Its name is gone for good before the first
-    /// byte is: a crash never leaves a zeroed segment under its old name.
-    pub(super) fn recycle(
-        disk: &dyn LogDisk,
-        old: u64,
-        segment_bytes: u64,
-    ) -> Result<Self, LogError> {
-        let name = segment::name(old);
-        disk.rename(&name, SPARE)
-            .map_err(DiskOperation::Rename.failed(&name))?;
-        segment::sync_names(disk)?;
-        let file = disk
-            .open(SPARE)
-            .map_err(DiskOperation::Open.failed(SPARE))?;
-        // Segments may have been larger once: nothing of the old one stays behind the new end.
-        let length = file.len().map_err(DiskOperation::Read.failed(SPARE))?;
-        Ok(Self::unzeroed(file, segment_bytes.max(length)))
-    }
-
-    fn unzeroed(file: Arc<dyn LogFile>, segment_bytes: u64) -> Self {
-        Self {
+        Ok(Self {
             file,
             segment_bytes,
             zeroed: 0,
             synced: 0,
-        }
+        })
     }
 
     /// How long the segment will be.

@@ -16,6 +16,7 @@ use super::record::Record;
 use super::recover::Tail;
 use super::segment;
 use super::spare::Spare;
+use crate::metrics::metrics;
 
 /// What was asked of the log.
 pub(super) struct Request {
@@ -52,6 +53,8 @@ pub struct LogWriter {
     backlog: VecDeque<Item>,
     urgent: bool,
     closing: bool,
+    /// Who asked to close hears of it when nothing will touch the disk any more.
+    closed: Option<Flushed>,
 }
 
 impl LogWriter {
@@ -71,6 +74,7 @@ impl LogWriter {
             backlog: VecDeque::new(),
             urgent: false,
             closing: false,
+            closed: None,
         }
     }
 
@@ -91,6 +95,9 @@ impl LogWriter {
         while self.urgent {
             self.write_batch();
             self.collect();
+        }
+        if let Some(closed) = self.closed.take() {
+            closed(self.shared.failure().map_or(Ok(()), Err));
         }
     }
 
@@ -114,9 +121,10 @@ impl LogWriter {
         }
     }
 
-    fn take(&mut self, request: Request) {
+    fn take(&mut self, mut request: Request) {
         if request.closes {
             self.closing = true;
+            self.closed = request.done.take();
         }
         self.urgent |= request.urgent;
         self.backlog
@@ -219,9 +227,12 @@ impl LogWriter {
         tail.file
             .write_all_at(tail.offset, &sealed.bytes)
             .map_err(DiskOperation::Write.failed(&name))?;
+        let syncing = metrics().wal_fsync_seconds.start_timer();
         tail.file
             .sync_data()
             .map_err(DiskOperation::Sync.failed(&name))?;
+        syncing.observe_duration();
+        metrics().wal_write_bytes.add(sealed.bytes.len() as i64);
         let at = BatchPlace {
             segment: tail.segment,
             offset: tail.offset,
@@ -278,9 +289,9 @@ impl LogWriter {
         self.answer(answers.collect(), &Err(failure.clone()));
     }
 
-    /// What can wait until the batch was answered: give purged segments away, zero the next one.
+    /// What can wait until the batch was answered: remove purged segments, zero the next one.
     fn tend_segments(&mut self, written: u64) {
-        if let Err(failure) = self.release_segments() {
+        if let Err(failure) = self.remove_purged() {
             self.shared.fail(failure);
             return;
         }
@@ -307,15 +318,9 @@ impl LogWriter {
         }
     }
 
-    fn release_segments(&mut self) -> Result<(), LogError> {
+    fn remove_purged(&mut self) -> Result<(), LogError> {
         for old in self.shared.take_unneeded_files() {
-            let disk = Arc::clone(&self.shared.disk);
-            if self.spare.is_none() {
-                let spare = Spare::recycle(&*disk, old, self.options.segment_bytes)?;
-                self.spare = Some(spare);
-            } else {
-                segment::remove(&*disk, &segment::name(old))?;
-            }
+            segment::remove(&*self.shared.disk, &segment::name(old))?;
         }
         Ok(())
     }

@@ -1,0 +1,164 @@
+//! What two servers may answer differently, and nothing else:
+//!
+//! - cluster id, member id and raft term of a header (only whether they are set is compared);
+//! - the seconds a lease has left, by a few (the servers are asked one after the other);
+//! - the order of a lease's keys and of the list of leases (etcd walks a hash map, and expiries a moment apart);
+//! - `lease` of a record read with `keys_only`: etcd 3.7 forgets it (etcd-io/etcd#22209), sealkv tells it.
+
+use std::fmt;
+
+use proto::etcdserverpb as pb;
+use proto::etcdserverpb::request_op::Request;
+use proto::etcdserverpb::response_op::Response;
+use tonic::Status;
+
+/// Seconds by which what is left of a lease may differ.
+const LEASE_SECONDS: i64 = 5;
+
+/// One server's answer, ready to be compared.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answer {
+    text: String,
+    /// Seconds left of a lease; compared with a tolerance.
+    seconds: Option<i64>,
+}
+
+impl Answer {
+    pub fn of(value: &impl fmt::Debug) -> Self {
+        Self {
+            text: format!("{value:#?}"),
+            seconds: None,
+        }
+    }
+
+    pub fn of_result<T: fmt::Debug>(result: Result<T, Status>) -> Self {
+        match result {
+            Ok(value) => Self::of(&value),
+            Err(status) => Self {
+                text: format!("{:?}: {}", status.code(), status.message()),
+                seconds: None,
+            },
+        }
+    }
+
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let about = match (self.seconds, other.seconds) {
+            (Some(one), Some(other)) => (one - other).abs() <= LEASE_SECONDS,
+            (one, other) => one == other,
+        };
+        about && self.text == other.text
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.text)?;
+        self.seconds
+            .map_or(Ok(()), |seconds| write!(out, "\nseconds left: {seconds}"))
+    }
+}
+
+/// Keeps of the ids only whether they are set.
+pub(super) fn header(header: &mut Option<pb::ResponseHeader>) {
+    if let Some(header) = header {
+        header.cluster_id = u64::from(header.cluster_id != 0);
+        header.member_id = u64::from(header.member_id != 0);
+        header.raft_term = u64::from(header.raft_term != 0);
+    }
+}
+
+pub(super) fn range(
+    request: &pb::RangeRequest,
+    mut response: pb::RangeResponse,
+) -> pb::RangeResponse {
+    header(&mut response.header);
+    if request.keys_only {
+        response.kvs.iter_mut().for_each(|kv| kv.lease = 0);
+    }
+    response
+}
+
+pub(super) fn txn(request: &pb::TxnRequest, mut response: pb::TxnResponse) -> pb::TxnResponse {
+    header(&mut response.header);
+    let branch = if response.succeeded {
+        &request.success
+    } else {
+        &request.failure
+    };
+    for (asked, answered) in branch.iter().zip(&mut response.responses) {
+        match (&asked.request, &mut answered.response) {
+            (Some(Request::RequestRange(asked)), Some(Response::ResponseRange(answered))) => {
+                *answered = range(asked, std::mem::take(answered));
+            }
+            (Some(Request::RequestTxn(asked)), Some(Response::ResponseTxn(answered))) => {
+                *answered = txn(asked, std::mem::take(answered));
+            }
+            _ => {}
+        }
+    }
+    response
+}
+
+pub(super) fn time_to_live(answer: Result<pb::LeaseTimeToLiveResponse, Status>) -> Answer {
+    let mut seconds = None;
+    let answer = answer.map(|mut response| {
+        header(&mut response.header);
+        response.keys.sort();
+        if response.ttl > 0 {
+            seconds = Some(std::mem::take(&mut response.ttl));
+        }
+        response
+    });
+    Answer {
+        seconds,
+        ..Answer::of_result(answer)
+    }
+}
+
+pub(super) fn leases(mut response: pb::LeaseLeasesResponse) -> pb::LeaseLeasesResponse {
+    header(&mut response.header);
+    response.leases.sort_by_key(|lease| lease.id);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_may_differ_but_must_be_set_and_revisions_must_agree() {
+        let with = |member_id, revision| {
+            let mut answer = Some(pb::ResponseHeader {
+                cluster_id: 7,
+                member_id,
+                revision,
+                raft_term: 3,
+            });
+            header(&mut answer);
+            Answer::of(&answer)
+        };
+        assert!(with(1, 5).agrees_with(&with(2, 5)));
+        assert!(!with(1, 5).agrees_with(&with(1, 6)));
+        assert!(!with(1, 5).agrees_with(&with(0, 5)));
+    }
+
+    #[test]
+    fn what_is_left_of_a_lease_may_differ_by_little() {
+        let left = |ttl| {
+            time_to_live(Ok(pb::LeaseTimeToLiveResponse {
+                ttl,
+                ..Default::default()
+            }))
+        };
+        assert!(left(600).agrees_with(&left(598)));
+        assert!(!left(600).agrees_with(&left(500)));
+        assert!(!left(600).agrees_with(&left(-1)));
+    }
+
+    #[test]
+    fn codes_and_texts_of_refusals_must_agree() {
+        let refused = |status: Status| Answer::of_result::<()>(Err(status));
+        assert!(!refused(Status::not_found("x")).agrees_with(&refused(Status::unknown("x"))));
+        assert!(!refused(Status::not_found("x")).agrees_with(&refused(Status::not_found("y"))));
+    }
+}

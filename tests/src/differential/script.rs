@@ -1,0 +1,191 @@
+//! Scripts: one step a line, requests as the hex of their protobuf with a readable comment behind.
+
+use std::fmt;
+use std::ops::Range;
+
+use prost::Message;
+use proto::etcdserverpb as pb;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    Put(pb::PutRequest),
+    Range(pb::RangeRequest),
+    Delete(pb::DeleteRangeRequest),
+    Txn(pb::TxnRequest),
+    Compact(pb::CompactionRequest),
+    Grant(pb::LeaseGrantRequest),
+    Revoke(pb::LeaseRevokeRequest),
+    TimeToLive(pb::LeaseTimeToLiveRequest),
+    KeepAlive(pb::LeaseKeepAliveRequest),
+    Leases,
+    /// Opens a watch on a stream of its own, under a name of the script's.
+    Watch {
+        slot: u32,
+        create: pb::WatchCreateRequest,
+    },
+    /// Ends a watch after everything up to now was told.
+    Unwatch {
+        slot: u32,
+    },
+    /// Waits until every open watch was told everything up to now, and compares it.
+    Sync,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Script {
+    pub steps: Vec<Step>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct ScriptError {
+    /// Counted from 1.
+    pub line: usize,
+}
+
+impl Step {
+    fn words(&self) -> (&'static str, Option<u32>, Vec<u8>) {
+        match self {
+            Self::Put(request) => ("put", None, request.encode_to_vec()),
+            Self::Range(request) => ("range", None, request.encode_to_vec()),
+            Self::Delete(request) => ("delete", None, request.encode_to_vec()),
+            Self::Txn(request) => ("txn", None, request.encode_to_vec()),
+            Self::Compact(request) => ("compact", None, request.encode_to_vec()),
+            Self::Grant(request) => ("grant", None, request.encode_to_vec()),
+            Self::Revoke(request) => ("revoke", None, request.encode_to_vec()),
+            Self::TimeToLive(request) => ("time-to-live", None, request.encode_to_vec()),
+            Self::KeepAlive(request) => ("keep-alive", None, request.encode_to_vec()),
+            Self::Leases => ("leases", None, Vec::new()),
+            Self::Watch { slot, create } => ("watch", Some(*slot), create.encode_to_vec()),
+            Self::Unwatch { slot } => ("unwatch", Some(*slot), Vec::new()),
+            Self::Sync => ("sync", None, Vec::new()),
+        }
+    }
+
+    /// The step for a person.
+    pub fn described(&self) -> String {
+        format!("{self:?}")
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let kind = words.next()?;
+        let mut word = || words.next();
+        let bytes = |word: Option<&str>| word.map_or(Some(Vec::new()), unhex);
+        Some(match kind {
+            "put" => Self::Put(decoded(&bytes(word())?)?),
+            "range" => Self::Range(decoded(&bytes(word())?)?),
+            "delete" => Self::Delete(decoded(&bytes(word())?)?),
+            "txn" => Self::Txn(decoded(&bytes(word())?)?),
+            "compact" => Self::Compact(decoded(&bytes(word())?)?),
+            "grant" => Self::Grant(decoded(&bytes(word())?)?),
+            "revoke" => Self::Revoke(decoded(&bytes(word())?)?),
+            "time-to-live" => Self::TimeToLive(decoded(&bytes(word())?)?),
+            "keep-alive" => Self::KeepAlive(decoded(&bytes(word())?)?),
+            "leases" => Self::Leases,
+            "watch" => Self::Watch {
+                slot: word()?.parse().ok()?,
+                create: decoded(&bytes(word())?)?,
+            },
+            "unwatch" => Self::Unwatch {
+                slot: word()?.parse().ok()?,
+            },
+            "sync" => Self::Sync,
+            _ => return None,
+        })
+    }
+}
+
+fn decoded<M: Message + Default>(bytes: &[u8]) -> Option<M> {
+    M::decode(bytes).ok()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
+}
+
+impl Script {
+    pub fn parse(text: &str) -> Result<Self, ScriptError> {
+        let steps = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.split('#').next().unwrap_or_default().trim().is_empty())
+            .map(|(number, line)| Step::parse(line).ok_or(ScriptError { line: number + 1 }))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { steps })
+    }
+
+    /// The script with some of its steps left out.
+    pub fn without(&self, steps: Range<usize>) -> Self {
+        let kept = self
+            .steps
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !steps.contains(index));
+        Self {
+            steps: kept.map(|(_, step)| step.clone()).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.steps {
+            let (kind, slot, bytes) = step.words();
+            write!(out, "{kind}")?;
+            if let Some(slot) = slot {
+                write!(out, " {slot}")?;
+            }
+            if !bytes.is_empty() {
+                write!(out, " ")?;
+                bytes
+                    .iter()
+                    .try_for_each(|byte| write!(out, "{byte:02x}"))?;
+                write!(out, "  # {}", step.described())?;
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_read_back_as_it_was_written() {
+        let steps = vec![
+            Step::Put(pb::PutRequest {
+                key: "a#b".into(),
+                value: "1".into(),
+                ..Default::default()
+            }),
+            Step::Range(pb::RangeRequest::default()),
+            Step::Watch {
+                slot: 3,
+                create: pb::WatchCreateRequest {
+                    key: "a".into(),
+                    ..Default::default()
+                },
+            },
+            Step::Unwatch { slot: 3 },
+            Step::Sync,
+        ];
+        let script = Script { steps };
+        assert_eq!(
+            Script::parse(&format!("# a comment\n\n{script}")),
+            Ok(script)
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_no_step_is_named() {
+        assert_eq!(
+            Script::parse("sync\nput zz\n"),
+            Err(ScriptError { line: 2 })
+        );
+    }
+}

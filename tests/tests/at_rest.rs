@@ -1,0 +1,296 @@
+//! Nothing that was stored can be read from any file: keys, values, prefixes, passphrases, names.
+//!
+//! Canaries are searched as raw bytes, and as hex and base64 in case something is written down as text,
+//! in every file of every member: data directory, key file, captured log, leftovers of a crash.
+
+use std::path::Path;
+
+use proto::etcdserverpb as pb;
+use proto::sealkv::v1::KeysAddRequest;
+use tests::client::Client;
+use tests::cluster::{Cluster, Program};
+use tests::txn;
+
+const KEY: &str = "canary-key-7f3a91";
+const VALUE: &str = "canary-value-c41d08";
+const OLD_VALUE: &str = "canary-former-5e77b2";
+const DELETED: &str = "canary-deleted-90aa13";
+const PREFIX: &str = "canary-prefix-e2b6f4/";
+const IN_TXN: &str = "canary-txn-1b8d55";
+const COMPARED: &str = "canary-compared-66c0de";
+const PASSPHRASE: &str = "canary passphrase 3d9e27";
+
+/// All that must be nowhere. The passphrase's own file lies outside the members' directories.
+const CANARIES: [&str; 8] = [
+    KEY, VALUE, OLD_VALUE, DELETED, PREFIX, IN_TXN, COMPARED, PASSPHRASE,
+];
+
+fn is_etcd() -> bool {
+    // etcd writes plaintext; there is nothing to show about it here.
+    Program::under_test() == Program::Etcd
+}
+
+#[track_caller]
+fn assert_nothing_readable(cluster: &Cluster, when: &str) {
+    let files = cluster.files();
+    assert!(
+        files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > 10_000,
+        "{when}: the members must have written something"
+    );
+    for (path, bytes) in &files {
+        for canary in CANARIES {
+            for form in forms(canary) {
+                assert!(
+                    !contains(bytes, &form),
+                    "{when}: {canary:?} stands in {}",
+                    shown(path, cluster.directory())
+                );
+            }
+        }
+    }
+}
+
+fn forms(canary: &str) -> Vec<Vec<u8>> {
+    let hex: String = canary.bytes().map(|byte| format!("{byte:02x}")).collect();
+    // Base64 depends on where the canary starts within three bytes; the middle of each form does not.
+    let base64 = (0..3).map(|shift| {
+        let padded: Vec<u8> = std::iter::repeat_n(b'x', shift)
+            .chain(canary.bytes())
+            .collect();
+        let text = base64(&padded[..padded.len() / 3 * 3]);
+        text.as_bytes()[4..].to_vec()
+    });
+    [canary.as_bytes().to_vec(), hex.into_bytes()]
+        .into_iter()
+        .chain(base64)
+        .collect()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    bytes
+        .chunks_exact(3)
+        .flat_map(|three| {
+            let bits = u32::from_be_bytes([0, three[0], three[1], three[2]]);
+            [18, 12, 6, 0].map(|shift| char::from(DIGITS[(bits >> shift & 63) as usize]))
+        })
+        .collect()
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    let Some(first) = needle.first() else {
+        return false;
+    };
+    let mut rest = haystack;
+    while let Some(at) = rest.iter().position(|byte| byte == first) {
+        if rest[at..].starts_with(needle) {
+            return true;
+        }
+        rest = &rest[at + 1..];
+    }
+    false
+}
+
+fn shown(path: &Path, directory: &Path) -> String {
+    path.strip_prefix(directory)
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
+async fn write_everything(client: &Client) {
+    client
+        .keys()
+        .add(KeysAddRequest {
+            prefix: PREFIX.into(),
+        })
+        .await
+        .unwrap();
+    for value in [OLD_VALUE, VALUE] {
+        client.put(KEY, value).await.unwrap();
+        client.put(format!("{PREFIX}{KEY}"), value).await.unwrap();
+    }
+    client.put(DELETED, VALUE).await.unwrap();
+    client.delete(DELETED).await.unwrap();
+    let lease = client.grant(0, 600).await.unwrap().id;
+    client
+        .put_request(pb::PutRequest {
+            key: format!("{KEY}/leased").into(),
+            value: VALUE.into(),
+            lease,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    let compare = txn::compare(
+        KEY,
+        pb::compare::CompareResult::NotEqual,
+        pb::compare::TargetUnion::Value(COMPARED.into()),
+    );
+    let request = pb::TxnRequest {
+        compare: vec![compare],
+        success: vec![
+            txn::put(IN_TXN, VALUE),
+            txn::nested(txn::always(vec![txn::put(
+                format!("{PREFIX}{IN_TXN}"),
+                OLD_VALUE,
+            )])),
+        ],
+        ..Default::default()
+    };
+    assert!(client.txn(request).await.unwrap().succeeded);
+    let watch = pb::WatchCreateRequest {
+        key: KEY.into(),
+        start_revision: 1,
+        prev_kv: true,
+        ..Default::default()
+    };
+    client.watch(watch).await.unwrap().events(2).await;
+}
+
+/// Enough entries for a raft snapshot at the small --snapshot-count of these tests.
+async fn force_a_snapshot(client: &Client) {
+    for number in 0..300 {
+        client
+            .put(format!("{PREFIX}{KEY}/{}", number % 7), VALUE)
+            .await
+            .unwrap();
+    }
+}
+
+async fn everything_is_there(client: &Client) {
+    assert_eq!(client.value(KEY).await.unwrap(), Some(VALUE.into()));
+    assert_eq!(
+        client.value(format!("{PREFIX}{KEY}")).await.unwrap(),
+        Some(VALUE.into())
+    );
+    assert_eq!(
+        client.value(format!("{PREFIX}{IN_TXN}")).await.unwrap(),
+        Some(OLD_VALUE.into())
+    );
+}
+
+async fn every_stage(cluster: &mut Cluster) {
+    let client = cluster.client().await;
+    write_everything(&client).await;
+    assert_nothing_readable(cluster, "after puts, transactions and a watch");
+    let revision = client.get(KEY).await.unwrap().header.unwrap().revision;
+    client.compact(revision).await.unwrap();
+    assert_nothing_readable(cluster, "after a compaction");
+    force_a_snapshot(&client).await;
+    assert_nothing_readable(cluster, "after a snapshot");
+    for member in &mut cluster.members {
+        member.kill();
+    }
+    assert_nothing_readable(cluster, "after kill -9");
+    for member in &mut cluster.members {
+        member.launch();
+    }
+    for member in &mut cluster.members {
+        member.ready().await;
+    }
+    let client = cluster.client().await;
+    everything_is_there(&client).await;
+    assert_nothing_readable(cluster, "after a restart");
+    for member in &mut cluster.members {
+        member.signal(rustix::process::Signal::TERM);
+    }
+    for member in &mut cluster.members {
+        member.wait_end().await;
+    }
+    assert_nothing_readable(cluster, "after an orderly stop");
+}
+
+#[tokio::test]
+async fn a_member_with_a_key_file_leaves_nothing_readable() {
+    if is_etcd() {
+        return;
+    }
+    let mut cluster = Cluster::plan()
+        .flag("--snapshot-count=100")
+        .flag("--snapshot-catchup-entries=20")
+        .start()
+        .await;
+    every_stage(&mut cluster).await;
+}
+
+#[tokio::test]
+async fn a_member_with_a_passphrase_leaves_nothing_readable_and_not_the_passphrase() {
+    if is_etcd() {
+        return;
+    }
+    let outside = tempfile::tempdir().unwrap();
+    let file = outside.path().join("passphrase");
+    std::fs::write(&file, PASSPHRASE).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mut cluster = Cluster::plan()
+        .flag("--key-provider=passphrase")
+        .flag(format!("--passphrase-file={}", file.display()))
+        .flag("--snapshot-count=100")
+        .flag("--snapshot-catchup-entries=20")
+        .start()
+        .await;
+    every_stage(&mut cluster).await;
+}
+
+#[tokio::test]
+async fn three_members_leave_nothing_readable_on_any_of_them() {
+    if is_etcd() {
+        return;
+    }
+    let mut cluster = Cluster::plan()
+        .members(3)
+        .flag("--snapshot-count=100")
+        .flag("--snapshot-catchup-entries=20")
+        .start()
+        .await;
+    every_stage(&mut cluster).await;
+}
+
+#[tokio::test]
+async fn a_follower_that_came_back_by_snapshot_has_nothing_readable() {
+    if is_etcd() {
+        return;
+    }
+    let mut cluster = Cluster::plan()
+        .members(3)
+        .flag("--snapshot-count=100")
+        .flag("--snapshot-catchup-entries=20")
+        .start()
+        .await;
+    let away = (cluster.leader().await + 1) % 3;
+    let asked = (away + 1) % 3;
+    cluster.members[away].kill();
+    let client = cluster.members[asked].client().await;
+    write_everything(&client).await;
+    force_a_snapshot(&client).await;
+    cluster.members[away].start().await;
+    everything_is_there(&cluster.members[away].client().await).await;
+    assert_nothing_readable(&cluster, "after a follower was sent a snapshot");
+}
+
+#[test]
+fn the_search_finds_a_canary_in_every_form() {
+    for text in [
+        format!("..{VALUE}.."),
+        "63616e6172792d76616c75652d633431643038".into(),
+    ] {
+        assert!(
+            forms(VALUE)
+                .iter()
+                .any(|form| contains(text.as_bytes(), form)),
+            "{text}"
+        );
+    }
+    for before in ["", "a", "ab"] {
+        let mut framed = format!("{before}{VALUE}").into_bytes();
+        framed.resize(framed.len().next_multiple_of(3), b'=');
+        let text = base64(&framed);
+        assert!(
+            forms(VALUE)
+                .iter()
+                .any(|form| contains(text.as_bytes(), form)),
+            "{text}"
+        );
+    }
+}

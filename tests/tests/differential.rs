@@ -1,0 +1,183 @@
+//! The same operations against a real etcd 3.7.1 and against the server under test.
+//!
+//! `SEALKV_DIFFERENTIAL_SEED` and `SEALKV_DIFFERENTIAL_OPERATIONS` choose what is played; a difference
+//! leaves its script, shortened, under `target/differential`. Scripts in `tests/scripts` are always replayed.
+
+use std::path::Path;
+
+use tests::binary;
+use tests::client::Client;
+use tests::cluster::{Cluster, Program};
+use tests::differential::{self, Pair, Script, Step};
+
+/// A fresh etcd and a fresh server of the kind under test.
+struct Fresh {
+    _clusters: [Cluster; 2],
+    clients: (Client, Client),
+}
+
+impl Fresh {
+    async fn start(members: usize) -> Self {
+        let etcd = Cluster::plan().program(Program::Etcd).start();
+        let under_test = Cluster::plan().members(members).start();
+        let (etcd, under_test) = tokio::join!(etcd, under_test);
+        // In a cluster a follower is asked: what it answers has come the longest way.
+        let asked = if members == 1 {
+            0
+        } else {
+            (under_test.leader().await + 1) % members
+        };
+        let clients = (
+            etcd.client().await,
+            under_test.members[asked].client().await,
+        );
+        Self {
+            _clusters: [etcd, under_test],
+            clients,
+        }
+    }
+}
+
+impl Pair for Fresh {
+    fn clients(&self) -> (Client, Client) {
+        self.clients.clone()
+    }
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")),
+        Err(_) => default,
+    }
+}
+
+async fn compare_random(name: &str, members: usize, operations: u64) {
+    if binary::etcd_or_skip(name).is_none() {
+        return;
+    }
+    let seed = number("SEALKV_DIFFERENTIAL_SEED", rand::random());
+    println!("{name}: seed {seed}, {operations} operations");
+    let operations = usize::try_from(operations).expect("a number of operations fits");
+    let (script, difference) =
+        differential::random(seed, operations, &Fresh::start(members).await).await;
+    if let Some(difference) = difference {
+        let shorter = differential::shrink(&script, || Fresh::start(members)).await;
+        let directory = binary::workspace().join("target/differential");
+        let path = differential::keep(&shorter, &format!("seed-{seed}"), &directory)
+            .expect("the script can be written");
+        panic!(
+            "seed {seed}: etcd (left) and the server (right) differ; {} steps kept in {}\n{difference}",
+            shorter.steps.len(),
+            path.display()
+        );
+    }
+    assert!(
+        script.steps.len() > operations,
+        "every operation was played"
+    );
+}
+
+#[tokio::test]
+async fn random_operations_are_answered_as_by_etcd() {
+    compare_random(
+        "differential",
+        1,
+        number("SEALKV_DIFFERENTIAL_OPERATIONS", 10_000),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_follower_answers_as_etcd_does() {
+    compare_random(
+        "differential over a follower",
+        3,
+        number("SEALKV_DIFFERENTIAL_OPERATIONS", 10_000) / 5,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn scripts_of_past_differences_are_answered_as_by_etcd() {
+    if binary::etcd_or_skip("scripts").is_none() {
+        return;
+    }
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let mut paths: Vec<_> = std::fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    for path in paths.iter().filter(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "script")
+    }) {
+        let text = std::fs::read_to_string(path).unwrap();
+        let script = Script::parse(&text)
+            .unwrap_or_else(|error| panic!("{}: line {}", path.display(), error.line));
+        if let Some(difference) = differential::replay(&script, &Fresh::start(1).await).await {
+            panic!(
+                "{}: etcd (left) and the server (right) differ\n{difference}",
+                path.display()
+            );
+        }
+    }
+}
+
+/// Two etcds, one of which was told something the other was not: the harness must see it, and shrink it.
+#[tokio::test]
+async fn a_planted_difference_is_found_and_shrunk() {
+    struct Planted(Fresh);
+    impl Pair for Planted {
+        fn clients(&self) -> (Client, Client) {
+            self.0.clients()
+        }
+    }
+    async fn planted() -> Planted {
+        let etcd = || Cluster::plan().program(Program::Etcd).start();
+        let (one, other) = tokio::join!(etcd(), etcd());
+        let clients = (one.client().await, other.client().await);
+        let pair = Planted(Fresh {
+            _clusters: [one, other],
+            clients,
+        });
+        // The same revision, another value under a key that scripts read.
+        let (left, right) = pair.clients();
+        left.put("b", "1").await.unwrap();
+        right.put("b", "planted").await.unwrap();
+        pair
+    }
+    if binary::etcd_or_skip("planted difference").is_none() {
+        return;
+    }
+    let mut generator =
+        differential::Generator::new(<rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(7));
+    let steps = (0..40)
+        .map(|revision| generator.step(revision))
+        .collect::<Vec<_>>();
+    let read = Step::Range(proto::etcdserverpb::RangeRequest {
+        key: "b".into(),
+        revision: 2,
+        ..Default::default()
+    });
+    let script = Script {
+        steps: steps
+            .into_iter()
+            .filter(|step| !matches!(step, Step::Compact(_)))
+            .chain([read])
+            .collect(),
+    };
+    assert!(
+        differential::replay(&script, &planted().await)
+            .await
+            .is_some()
+    );
+    let shrunk = differential::shrink(&script, planted).await;
+    assert_eq!(
+        shrunk.steps.len(),
+        1,
+        "one read is enough to show it: {shrunk}"
+    );
+}
