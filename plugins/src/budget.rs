@@ -54,7 +54,9 @@ impl LogBudget {
 
 /// The metric series a plugin has used so far.
 #[derive(Debug, Default)]
-pub(crate) struct Series(Mutex<BTreeSet<(String, Vec<(String, String)>)>>);
+pub(crate) struct Series(Mutex<BTreeSet<NameAndLabels>>);
+
+type NameAndLabels = (String, Vec<(String, String)>);
 
 impl Series {
     /// Whether this series is known or there is room for it.

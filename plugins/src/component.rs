@@ -191,7 +191,7 @@ fn linked(import: &str) -> bool {
         }
         Some((package, interface, version)) => {
             let named = |known: &&str| known.split_once('/') == Some((package, interface));
-            version.starts_with("0.2.") && WASI_INTERFACES.iter().any(|known| named(&known))
+            version.starts_with("0.2.") && WASI_INTERFACES.iter().any(named)
         }
         None => false,
     }

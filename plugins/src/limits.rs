@@ -47,8 +47,8 @@ pub(crate) const RESOURCES_MAX: usize = 1_024;
 pub(crate) const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 
 pub(crate) const EPOCH_TICK: Duration = Duration::from_millis(10);
-/// For `describe` and `validate-settings`.
-pub(crate) const LIFECYCLE_DEADLINE: Duration = Duration::from_secs(1);
+/// For `describe` and `validate-settings`, which no change waits for.
+pub(crate) const LIFECYCLE_DEADLINE: Duration = Duration::from_secs(5);
 
 // Interpreted languages bring dozens of core modules; none brings hundreds.
 const INSTANCES_MAX: usize = 128;

@@ -75,6 +75,9 @@ fn serve(runtime: &Runtime, queue: &Mutex<mpsc::Receiver<Job>>) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, poll_fn};
+    use std::task::Poll;
+
     use super::*;
 
     fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -87,7 +90,7 @@ mod tests {
         let workers = Workers::start(1).expect("threads");
         block_on(async {
             let panicking = workers.run(async { panic!("a test's own panic") });
-            assert!(panicking.await.map(|()| ()).is_err());
+            assert!(panicking.await.is_err());
             assert_eq!(workers.run(async { 7 }).await.expect("runs"), 7);
         });
     }
@@ -96,16 +99,15 @@ mod tests {
     fn a_call_nobody_waits_for_is_dropped() {
         let workers = Workers::start(1).expect("threads");
         block_on(async {
-            let forever = workers.run(std::future::pending::<()>());
-            let given_up = futures_gave_up(forever).await;
-            assert!(given_up);
+            let forever = workers.run(pending::<()>());
+            assert!(polled_once_and_dropped(forever).await);
             assert_eq!(workers.run(async { 7 }).await.expect("runs"), 7);
         });
     }
 
-    /// Polls once, so that the job is queued, and drops the caller's side.
-    async fn futures_gave_up<F: Future>(work: F) -> bool {
+    /// Whether the work was still pending: its job is queued, and nobody waits for it.
+    async fn polled_once_and_dropped<F: Future>(work: F) -> bool {
         let mut work = Box::pin(work);
-        std::future::poll_fn(|cx| std::task::Poll::Ready(work.as_mut().poll(cx).is_pending())).await
+        poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_pending())).await
     }
 }

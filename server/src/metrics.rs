@@ -52,7 +52,6 @@ pub struct Metrics {
 
     pub watch_streams: IntGauge,
     pub watchers: IntGauge,
-    pub slow_watchers: IntGauge,
     pub events_sent: IntCounter,
 
     pub leases_granted: IntCounter,
@@ -73,6 +72,23 @@ pub struct Metrics {
 
     /// 1 when this member has opened the root of the keys.
     pub root_opened: IntGauge,
+}
+
+/// Counts something in a gauge for as long as it lives.
+#[derive(Debug)]
+pub struct Held(&'static IntGauge);
+
+impl Held {
+    pub fn new(gauge: &'static IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// The calls of one gRPC method.
@@ -195,8 +211,14 @@ impl Metrics {
             ),
             ranges: to.counter("etcd_mvcc_range_total", "Ranges seen by this member."),
             puts: to.counter("etcd_mvcc_put_total", "Puts seen by this member."),
-            deletes: to.counter("etcd_mvcc_delete_total", "Deletes seen by this member."),
-            txns: to.counter("etcd_mvcc_txn_total", "Txns seen by this member."),
+            deletes: to.counter(
+                "etcd_mvcc_delete_total",
+                "Keys deleted, as seen by this member.",
+            ),
+            txns: to.counter(
+                "etcd_mvcc_txn_total",
+                "Revisions of several changes seen by this member.",
+            ),
             keys: to.gauge("etcd_debugging_mvcc_keys_total", "Live keys."),
             current_revision: to.gauge(
                 "etcd_debugging_mvcc_current_revision",
@@ -217,10 +239,6 @@ impl Metrics {
             quota_bytes: to.gauge("etcd_server_quota_backend_bytes", "The quota; 0 for none."),
             watch_streams: to.gauge("etcd_debugging_mvcc_watch_stream_total", "Watch streams."),
             watchers: to.gauge("etcd_debugging_mvcc_watcher_total", "Watchers."),
-            slow_watchers: to.gauge(
-                "etcd_debugging_mvcc_slow_watcher_total",
-                "Watchers that are catching up.",
-            ),
             events_sent: to.counter(
                 "etcd_debugging_mvcc_events_total",
                 "Events sent by this member.",

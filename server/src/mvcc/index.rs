@@ -22,7 +22,7 @@ const RECENT_MAX: usize = 16_384;
 /// How many bytes their keys may take.
 const RECENT_KEY_BYTES_MAX: usize = 4 << 20;
 
-/// How many keys a chunk looks at: some tens of microseconds under the lock.
+/// How many keys a chunk looks at under one lock.
 const CHUNK_WALK_MAX: usize = 4_096;
 
 /// A key as a reader at some revision sees it.

@@ -308,6 +308,7 @@ fn follow_leadership(raft: &RaftHandle) -> watch::Receiver<Leadership> {
     let mut metrics = raft.server_metrics();
     let (sender, receiver) = watch::channel(Leadership::default());
     tokio::spawn(async move {
+        let mut last_leader = 0;
         loop {
             let now = {
                 let metrics = metrics.borrow_and_update();
@@ -321,6 +322,10 @@ fn follow_leadership(raft: &RaftHandle) -> watch::Receiver<Leadership> {
                     term,
                 }
             };
+            if now.leader != 0 && now.leader != last_leader {
+                last_leader = now.leader;
+                crate::metrics::metrics().leader_changes_seen.inc();
+            }
             sender.send_if_modified(|known| {
                 let news = *known != now;
                 *known = now;

@@ -15,6 +15,7 @@ use crate::access::{Internal, Permitted};
 use crate::clock;
 use crate::command::{LeaseCheckpoint, LeaseExpire};
 use crate::lease::lessor::{LessorError, Renewal};
+use crate::metrics::metrics;
 use crate::replica::ProposeError;
 
 /// What the leader knows of a lease.
@@ -145,10 +146,13 @@ impl Consensus {
         }
         let renewal = self.lessor().lock().renew(id, clock::monotonic());
         match renewal {
-            Ok(Renewal::Renewed { ttl_seconds }) => LeaseAtLeader::Found {
-                ttl_seconds,
-                granted_seconds: ttl_seconds,
-            },
+            Ok(Renewal::Renewed { ttl_seconds }) => {
+                metrics().leases_renewed.inc();
+                LeaseAtLeader::Found {
+                    ttl_seconds,
+                    granted_seconds: ttl_seconds,
+                }
+            }
             Ok(Renewal::TakeBackCheckpointFirst) => {
                 let forget = LeaseCheckpoint {
                     remaining_seconds: vec![(id, 0)],
@@ -220,6 +224,7 @@ impl Consensus {
             (expired, lessor.due_checkpoints(now, CHECKPOINTS_PER_ENTRY))
         };
         if !expired.is_empty() {
+            metrics().leases_expired.inc_by(expired.len() as u64);
             let body = LeaseExpire { term, ids: expired };
             self.propose_in_background(Permitted::internal(Internal::LeaseExpiry, body.into()));
         }

@@ -9,6 +9,7 @@ mod consensus;
 mod identity;
 mod lease;
 pub mod log_store;
+mod measure;
 mod network;
 mod node;
 mod peer_service;

@@ -36,6 +36,8 @@ pub struct NodeOptions {
     /// Entries kept behind a snapshot for followers that are a little late.
     pub snapshot_catchup_entries: u64,
     pub request_timeout: Duration,
+    /// An apply that takes longer is logged.
+    pub slow_apply: Duration,
 }
 
 #[derive(Debug, Error)]
@@ -87,6 +89,7 @@ impl Node {
             waiters: waiters.clone(),
             lessor: lessor.clone(),
             applied: applied_sender,
+            slow_apply: self.options.slow_apply,
         };
         let state_machine =
             StateMachine::start(self.machine, self.store, self.directory, audience)?;

@@ -19,6 +19,7 @@ use super::peers::Lane;
 use super::types::{EntryData, TypeConfig};
 use crate::access::Permitted;
 use crate::command::{self, Body, Command, Header, RequestId};
+use crate::metrics::{Held, metrics};
 use crate::replica::{Applied, ProposeError};
 
 /// Why an entry was certainly not appended.
@@ -56,6 +57,7 @@ impl Consensus {
         permitted: Permitted<Body>,
         flags: u32,
     ) -> Result<Applied, ProposeError> {
+        let _pending = Held::new(&metrics().proposals_pending);
         let mut ticket = self.waiters().register();
         let request = RequestId {
             member: self.member_id(),
@@ -93,13 +95,17 @@ impl Consensus {
                 }
             }
         });
-        match answered.await {
+        let answer = match answered.await {
             Ok(answer) => answer,
             Err(_) if self.leadership().leader != leader_before => {
                 Err(ProposeError::TimeoutDueToLeaderFail)
             }
             Err(_) => Err(ProposeError::Timeout),
+        };
+        if answer.is_err() {
+            metrics().proposals_failed.inc();
         }
+        answer
     }
 
     /// Replicates one of the leader's own commands; never forwarded.

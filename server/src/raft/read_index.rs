@@ -13,6 +13,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::consensus::Consensus;
 use super::peers::Lane;
+use crate::metrics::metrics;
 use crate::replica::ProposeError;
 
 /// One attempt to confirm leadership; then it is tried again.
@@ -30,12 +31,16 @@ impl Consensus {
         let (sender, confirmed) = oneshot::channel();
         self.read_index().waiting.lock().push(sender);
         self.read_index().arrived.notify_one();
-        match tokio::time::timeout(self.request_timeout(), confirmed).await {
+        let outcome = match tokio::time::timeout(self.request_timeout(), confirmed).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(ProposeError::Stopped),
             Err(_) if self.leadership().leader == 0 => Err(ProposeError::NoLeader),
             Err(_) => Err(ProposeError::Timeout),
+        };
+        if outcome.is_err() {
+            metrics().read_indexes_failed.inc();
         }
+        outcome
     }
 
     /// The loop behind `read_barrier`; lives as long as the member.

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc as std_mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
@@ -18,6 +18,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
+use super::measure;
 use super::snapshot::SnapshotContent;
 use super::types::{self, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use super::waiters::Waiters;
@@ -46,6 +47,8 @@ pub(super) struct Audience {
     pub lessor: Arc<Mutex<Lessor>>,
     /// The applied index, for those who wait for one.
     pub applied: watch::Sender<u64>,
+    /// An apply that takes longer is logged.
+    pub(super) slow_apply: Duration,
 }
 
 enum Job {
@@ -198,7 +201,9 @@ impl Worker {
                 },
             })
             .collect();
+        let begun = Instant::now();
         let outcome = self.machine.apply(&refs).map_err(io::Error::other)?;
+        measure::applied(&outcome, refs.len(), begun.elapsed(), self.audience.slow_apply);
         let audience = &self.audience;
         if outcome.keys_changed {
             audience.keyring.follow(&outcome.view.key_table);

@@ -13,6 +13,7 @@ mod keys;
 mod kv;
 mod lease;
 mod maintenance;
+mod oversized;
 mod parse;
 mod range;
 mod range_stream;
@@ -24,7 +25,7 @@ mod watch;
 mod watch_response;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +114,7 @@ impl Edge {
             .add_service(bounded!(MaintenanceServer))
             .add_service(bounded!(KeysServer))
             .add_service(tonic_health::server::health_reporter().1);
-        routes.routes()
+        let reword = axum::middleware::map_response(oversized::reword);
+        routes.routes().into_axum_router().layer(reword).into()
     }
 }

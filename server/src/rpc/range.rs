@@ -11,6 +11,7 @@ use super::values::{ValueError, Values, key_value};
 use super::{Edge, header};
 use crate::access::{Internal, Permitted};
 use crate::command::{AlarmKind, ChangeAlarm};
+use crate::metrics::metrics;
 use crate::mvcc::read::{self, RangeFilter, RangeQuery, RangeRows, ReadError, SortTarget};
 use crate::mvcc::read_view::ReadView;
 
@@ -87,6 +88,7 @@ impl Edge {
         &self,
         request: Permitted<RangeQuery>,
     ) -> Result<RangeResponse, Status> {
+        metrics().ranges.inc();
         let query = request.into_request();
         let small = is_small(&query);
         let (mut response, revision) = self

@@ -25,8 +25,9 @@ use super::gate::{AtLearner, requires_leader};
 use super::range::off_thread;
 use super::values::{ValueError, Values};
 use super::watch_response::{self as respond, NO_WATCH};
-use super::{Edge, MESSAGE_OVERHEAD_BYTES, header, status};
+use super::{Edge, MESSAGE_OVERHEAD_BYTES, header, oversized, status};
 use crate::access::Identity;
+use crate::metrics::{Held, metrics};
 use crate::mvcc::key_range::KeyRange;
 use crate::watch::{EventRef, Filters, Outbox, Parcel, Watcher};
 
@@ -49,9 +50,10 @@ impl Watch for Edge {
         let lost = Box::pin(async move { edge.leader_lost(required).await });
         let requests: Requests = Box::pin(request.into_inner());
         let watching = Watching::new(self.clone(), who, requests, lost);
-        let responses = stream::unfold(watching, |mut watching| async {
+        let counted = Held::new(&metrics().watch_streams);
+        let responses = stream::unfold((watching, counted), |(mut watching, counted)| async {
             let response = watching.next().await?;
-            Some((response, watching))
+            Some((response, (watching, counted)))
         });
         Ok(Response::new(Box::pin(responses)))
     }
@@ -146,7 +148,9 @@ impl Watching {
                 Turn::Request(Some(Err(status))) if status.code() == tonic::Code::Cancelled => {
                     Status::cancelled("etcdserver: watch canceled")
                 }
-                Turn::Request(Some(Err(status))) => status,
+                Turn::Request(Some(Err(status))) => {
+                    oversized::in_etcds_words(&status).unwrap_or(status)
+                }
                 Turn::Parcel(None) => status::stopped(),
                 Turn::LeaderLost => status::no_leader(),
             };

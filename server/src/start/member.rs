@@ -315,6 +315,7 @@ fn node_options(config: &Config) -> NodeOptions {
         snapshot_count: config.snapshot_count,
         snapshot_catchup_entries: config.snapshot_catchup_entries,
         request_timeout: config.request_timeout(),
+        slow_apply: config.warning_apply_duration,
     }
 }
 

@@ -48,6 +48,11 @@ impl Board {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.by_serial.len()
+    }
+
     /// Gives out revisions, ascending. Returns the watchers that had no room.
     pub(super) fn publish(&mut self, batch: Vec<Arc<SharedRevision>>, spare: bool) -> Vec<Seat> {
         let mut touched = Vec::new();

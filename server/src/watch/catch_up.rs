@@ -51,6 +51,11 @@ impl CatchUp {
         self.woken.notify_one();
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.waiting.lock().seats.len()
+    }
+
     /// Some stream has room again, or some watcher is gone.
     pub(super) fn wake(&self) {
         self.waiting.lock().woken = true;

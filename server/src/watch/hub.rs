@@ -174,10 +174,13 @@ impl Hub {
         };
         let watcher = Watcher::new(serial, id, range, filters, progress_from, outbox);
         let watcher = Arc::new(watcher);
-        self.shared.tell(Message::Seat(Seat {
-            watcher: Arc::clone(&watcher),
-            next,
-        }));
+        if next < view.compact_revision {
+            // As etcd: compacted is compacted, even if the hub still remembers it.
+            outbox.push_compacted(&watcher, view.compact_revision);
+        } else {
+            let watcher = Arc::clone(&watcher);
+            self.shared.tell(Message::Seat(Seat { watcher, next }));
+        }
         watcher
     }
 
@@ -196,6 +199,11 @@ impl Hub {
             answer_as,
             outbox,
         }));
+    }
+
+    #[cfg(test)]
+    pub(super) fn seats(&self) -> usize {
+        self.shared.seats()
     }
 
     /// Does everything that is to be done now; true if there was something.
@@ -239,6 +247,11 @@ impl Inbox {
 }
 
 impl Shared {
+    #[cfg(test)]
+    pub(super) fn seats(&self) -> usize {
+        self.board.lock().len() + self.catch_up.len()
+    }
+
     fn tell(&self, message: Message) {
         self.inbox.lock().messages.push_back(message);
         self.filled.notify_one();

@@ -10,6 +10,8 @@ mod hub;
 mod interval;
 mod outbox;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod watcher;
 
 pub use hub::Hub;

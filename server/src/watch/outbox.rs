@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::shared::{EventRef, event_bytes};
 use super::watcher::Watcher;
+use crate::metrics::metrics;
 
 /// Events that may wait on one stream.
 const EVENTS_MAX: usize = 16_384;
@@ -87,6 +88,7 @@ impl Outbox {
         }
         queue.events += events.len();
         queue.bytes += bytes;
+        metrics().events_sent.inc_by(events.len() as u64);
         let watcher = Arc::clone(watcher);
         queue.parcels.push_back(Parcel::Events {
             watcher,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::outbox::Outbox;
+use crate::metrics::{Held, metrics};
 use crate::mvcc::event::{Event, Kind};
 use crate::mvcc::key_range::KeyRange;
 
@@ -25,6 +26,7 @@ pub struct Watcher {
     pub(super) progress_from: i64,
     outbox: Arc<Outbox>,
     cancelled: AtomicBool,
+    _counted: Held,
 }
 
 impl Watcher {
@@ -38,6 +40,7 @@ impl Watcher {
     ) -> Self {
         let outbox = Arc::clone(outbox);
         let cancelled = AtomicBool::new(false);
+        let _counted = Held::new(&metrics().watchers);
         Watcher {
             serial,
             id,
@@ -46,6 +49,7 @@ impl Watcher {
             progress_from,
             outbox,
             cancelled,
+            _counted,
         }
     }
 

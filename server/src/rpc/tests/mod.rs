@@ -4,7 +4,7 @@
 mod kv;
 mod lease;
 mod service;
-mod single;
+pub(crate) mod single;
 mod txn;
 mod watch;
 mod wire;

@@ -16,15 +16,33 @@ async fn members_are_listed_under_a_header_without_revision() {
     let served = serve().await;
     served.put("a", "1").await;
     let list = pb::MemberListRequest { linearizable: true };
-    let response = served.cluster.clone().member_list(list).await.unwrap().into_inner();
+    let response = served
+        .cluster
+        .clone()
+        .member_list(list)
+        .await
+        .unwrap()
+        .into_inner();
     let header = response.header.unwrap();
-    assert_eq!((header.member_id, header.raft_term, header.revision), (MEMBER, TERM, 0));
+    assert_eq!(
+        (header.member_id, header.raft_term, header.revision),
+        (MEMBER, TERM, 0)
+    );
     let member = &response.members[0];
-    assert_eq!((member.id, &member.name[..], member.client_ur_ls.len()), (MEMBER, "one", 1));
+    assert_eq!(
+        (member.id, &member.name[..], member.client_ur_ls.len()),
+        (MEMBER, "one", 1)
+    );
     served.leaderless.store(true, Ordering::SeqCst);
     let message = "etcdserver: no leader";
-    assert_status(served.cluster.clone().member_list(list).await, Code::Unavailable, message);
-    let stale = pb::MemberListRequest { linearizable: false };
+    assert_status(
+        served.cluster.clone().member_list(list).await,
+        Code::Unavailable,
+        message,
+    );
+    let stale = pb::MemberListRequest {
+        linearizable: false,
+    };
     served.cluster.clone().member_list(stale).await.unwrap();
 }
 
@@ -33,10 +51,21 @@ async fn status_has_every_field_of_etcds() {
     let served = serve().await;
     served.put("a", "1").await;
     let mut maintenance = served.maintenance.clone();
-    let activate = pb::AlarmRequest { action: 1, member_id: 9, alarm: 1 };
+    let activate = pb::AlarmRequest {
+        action: 1,
+        member_id: 9,
+        alarm: 1,
+    };
     maintenance.alarm(activate).await.unwrap();
-    let status = maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
-    assert_eq!((&status.version[..], &status.storage_version[..]), ("3.7.1", "3.7.0"));
+    let status = maintenance
+        .status(pb::StatusRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (&status.version[..], &status.storage_version[..]),
+        ("3.7.1", "3.7.0")
+    );
     assert_eq!((status.leader, status.raft_term), (MEMBER, TERM));
     assert!(status.raft_index >= status.raft_applied_index && status.raft_applied_index > 0);
     assert!(status.db_size > 0 && status.db_size_in_use > 0);
@@ -50,10 +79,22 @@ async fn alarms_are_raised_listed_and_taken_back() {
     let served = serve().await;
     let mut maintenance = served.maintenance.clone();
     let mut alarm = async |action, member_id, alarm| {
-        let request = pb::AlarmRequest { action, member_id, alarm };
-        maintenance.alarm(request).await.unwrap().into_inner().alarms
+        let request = pb::AlarmRequest {
+            action,
+            member_id,
+            alarm,
+        };
+        maintenance
+            .alarm(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .alarms
     };
-    let raised = pb::AlarmMember { member_id: 9, alarm: 1 };
+    let raised = pb::AlarmMember {
+        member_id: 9,
+        alarm: 1,
+    };
     assert_eq!(alarm(1, 9, 1).await, [raised]);
     assert_eq!(alarm(0, 0, 0).await, [raised]);
     assert_eq!(alarm(0, 0, 2).await, []);
@@ -81,25 +122,52 @@ async fn a_prefix_gets_its_own_key_and_values_follow_it() {
     let served = serve().await;
     let mut keys = served.keys.clone();
     served.put("tenant/a", "old").await;
-    let add = keys_pb::KeysAddRequest { prefix: bytes("tenant/") };
-    let added = keys.add(add.clone()).await.unwrap().into_inner().key.unwrap();
-    assert_eq!((added.id, added.versions.len(), added.versions[0].current), (2, 1, true));
+    let add = keys_pb::KeysAddRequest {
+        prefix: bytes("tenant/"),
+    };
+    let added = keys
+        .add(add.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .key
+        .unwrap();
+    assert_eq!(
+        (added.id, added.versions.len(), added.versions[0].current),
+        (2, 1, true)
+    );
     served.put("tenant/b", "new").await;
     assert_eq!(served.get("tenant/a").await, Some("old".into()));
     assert_eq!(served.get("tenant/b").await, Some("new".into()));
-    let rotate = keys_pb::KeysRotateRequest { prefix: bytes("tenant/") };
+    let rotate = keys_pb::KeysRotateRequest {
+        prefix: bytes("tenant/"),
+    };
     let rotated = keys.rotate(rotate).await.unwrap().into_inner().key.unwrap();
-    let current: Vec<_> = rotated.versions.iter().map(|it| (it.version, it.current)).collect();
+    let current: Vec<_> = rotated
+        .versions
+        .iter()
+        .map(|it| (it.version, it.current))
+        .collect();
     assert_eq!(current, [(1, false), (2, true)]);
     assert_eq!(served.get("tenant/b").await, Some("new".into()));
-    let list = keys.list(keys_pb::KeysListRequest {}).await.unwrap().into_inner();
+    let list = keys
+        .list(keys_pb::KeysListRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     let prefixes: Vec<_> = list.keys.iter().map(|key| key.prefix.clone()).collect();
     assert_eq!(prefixes, [bytes(""), bytes("tenant/")]);
-    assert_eq!((list.keyring_id.len(), list.root_version, list.slots.len()), (16, 1, 1));
+    assert_eq!(
+        (list.keyring_id.len(), list.root_version, list.slots.len()),
+        (16, 1, 1)
+    );
     let unknown = keys_pb::KeysRotateRequest { prefix: bytes("x") };
     let message = "sealkv: this prefix has no key of its own";
     assert_status(keys.rotate(unknown).await, Code::NotFound, message);
-    assert_eq!(keys.add(add).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(
+        keys.add(add).await.unwrap_err().code(),
+        Code::FailedPrecondition
+    );
     let empty = keys_pb::KeysAddRequest::default();
     let message = "sealkv: the empty prefix has a key from the first start";
     assert_status(keys.add(empty).await, Code::InvalidArgument, message);
@@ -119,7 +187,9 @@ async fn a_watch_goes_on_over_a_rotation() {
 async fn the_process_is_serving() {
     let served = serve().await;
     let mut health = HealthClient::new(served.channel.clone());
-    let request = HealthCheckRequest { service: String::new() };
+    let request = HealthCheckRequest {
+        service: String::new(),
+    };
     let response = health.check(request).await.unwrap().into_inner();
     assert_eq!(response.status, i32::from(ServingStatus::Serving));
 }
@@ -129,8 +199,15 @@ async fn methods_that_are_not_served_are_unknown() {
     let served = serve().await;
     let add = pb::MemberAddRequest::default();
     let message = "unknown method MemberAdd for service etcdserverpb.Cluster";
-    assert_status(served.cluster.clone().member_add(add).await, Code::Unimplemented, message);
+    assert_status(
+        served.cluster.clone().member_add(add).await,
+        Code::Unimplemented,
+        message,
+    );
     let mut auth = pb::auth_client::AuthClient::new(served.channel.clone());
-    let status = auth.auth_status(pb::AuthStatusRequest {}).await.unwrap_err();
+    let status = auth
+        .auth_status(pb::AuthStatusRequest {})
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
 }

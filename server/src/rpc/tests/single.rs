@@ -22,40 +22,52 @@ use crate::seal::{Sealer, SealerError};
 use crate::storage::Store;
 use crate::watch::Hub;
 
-pub(super) const MEMBER: u64 = 0xa1;
-pub(super) const CLUSTER: u64 = 0xc1;
-pub(super) const TERM: u64 = 7;
+pub(crate) const MEMBER: u64 = 0xa1;
+pub(crate) const CLUSTER: u64 = 0xc1;
+pub(crate) const TERM: u64 = 7;
 
-pub(super) struct Single {
+pub(crate) struct Single {
     machine: Mutex<Machine>,
     index: AtomicU64,
-    pub(super) sealer: Sealer,
-    pub(super) hub: Hub,
+    pub(crate) sealer: Sealer,
+    pub(crate) hub: Hub,
     lessor: Mutex<Lessor>,
     since: Instant,
-    pub(super) leaderless: AtomicBool,
-    pub(super) learner: AtomicBool,
+    pub(crate) leaderless: AtomicBool,
+    pub(crate) learner: AtomicBool,
     /// Proposals that are answered as void for this reason, without being applied.
-    pub(super) void: Mutex<Vec<NoEffect>>,
-    pub(super) proposals: AtomicU64,
+    pub(crate) void: Mutex<Vec<NoEffect>>,
+    pub(crate) proposals: AtomicU64,
     slot: Arc<SlotKeyPair>,
 }
 
 impl Single {
-    pub(super) fn start() -> Arc<Self> {
+    pub(crate) fn start() -> Arc<Self> {
+        Self::with_hub(|view| Hub::start(view).unwrap())
+    }
+
+    pub(crate) fn with_hub(hub: impl FnOnce(Arc<ReadView>) -> Hub) -> Arc<Self> {
         let store = Store::in_memory(StorageKeys::ephemeral());
         let mut machine = Machine::create(store, MEMBER).unwrap();
         let slot = Arc::new(SlotKeyPair::generate());
         let public_key = slot.public();
-        let holder = SlotHolder { member_id: MEMBER, provider: ProviderKind::File, public_key };
+        let holder = SlotHolder {
+            member_id: MEMBER,
+            provider: ProviderKind::File,
+            public_key,
+        };
         let birth = KeyChange::Init(Keyring::birth(&[holder]).unwrap());
         apply(&mut machine, 1, ChangeKeys(birth).into());
         let sealer = Sealer::new();
         let keyring = Keyring::open_table(&machine.view().key_table, Arc::clone(&slot)).unwrap();
         sealer.install(keyring);
-        let hub = Hub::start(machine.view()).unwrap();
+        let hub = hub(machine.view());
         let mut lessor = Lessor::new();
-        lessor.promote(&machine.view().leases.read(), Duration::ZERO, Duration::ZERO);
+        lessor.promote(
+            &machine.view().leases.read(),
+            Duration::ZERO,
+            Duration::ZERO,
+        );
         Arc::new(Single {
             machine: Mutex::new(machine),
             index: AtomicU64::new(2),
@@ -72,11 +84,14 @@ impl Single {
     }
 
     /// As the leader does it: resolve, append, apply, publish, answer.
-    pub(super) fn run(&self, mut body: Body) -> Applied {
+    pub(crate) fn run(&self, mut body: Body) -> Applied {
         self.proposals.fetch_add(1, Ordering::SeqCst);
         let mut machine = self.machine.lock();
         if let Some(reason) = self.void.lock().pop() {
-            return Applied { reply: Reply::NoEffect(reason), view: machine.view() };
+            return Applied {
+                reply: Reply::NoEffect(reason),
+                view: machine.view(),
+            };
         }
         if let Body::Txn(txn) = &mut body {
             let open = |key: &[u8], sealed: &[u8]| -> Result<Vec<u8>, SealerError> {
@@ -86,7 +101,9 @@ impl Single {
         }
         let index = self.index.fetch_add(1, Ordering::SeqCst);
         let mut outcome = apply(&mut machine, index, body);
-        self.lessor.lock().observe(&outcome.lease_changes, self.since.elapsed());
+        self.lessor
+            .lock()
+            .observe(&outcome.lease_changes, self.since.elapsed());
         self.hub.publish(&outcome.events, &outcome.view);
         if outcome.keys_changed {
             let table = &outcome.view.key_table;
@@ -94,11 +111,14 @@ impl Single {
             self.sealer.install(keyring);
         }
         let (_, reply) = outcome.replies.pop().unwrap();
-        Applied { reply, view: outcome.view }
+        Applied {
+            reply,
+            view: outcome.view,
+        }
     }
 
     /// Frees what compactions have left.
-    pub(super) fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         let mut compactor = self.machine.lock().compactor();
         while let Progress::Working { .. } = compactor.slice(4).unwrap() {}
     }
@@ -109,10 +129,20 @@ impl Single {
 }
 
 fn apply(machine: &mut Machine, index: u64, body: Body) -> crate::apply::Outcome {
-    let header = Header::new(RequestId { member: MEMBER, seq: index });
+    let header = Header::new(RequestId {
+        member: MEMBER,
+        seq: index,
+    });
     let bytes = Command::new(header, body).encode();
     let body = EntryBody::Command(&bytes);
-    machine.apply(&[EntryRef { index, term: TERM, leader: MEMBER, body }]).unwrap()
+    machine
+        .apply(&[EntryRef {
+            index,
+            term: TERM,
+            leader: MEMBER,
+            body,
+        }])
+        .unwrap()
 }
 
 impl Replica for Single {
@@ -122,7 +152,13 @@ impl Replica for Single {
 
     fn read_barrier(&self) -> Pending<'_, Result<(), ReadIndexError>> {
         let lost = self.leaderless.load(Ordering::SeqCst);
-        Box::pin(async move { if lost { Err(ReadIndexError::NoLeader) } else { Ok(()) } })
+        Box::pin(async move {
+            if lost {
+                Err(ReadIndexError::NoLeader)
+            } else {
+                Ok(())
+            }
+        })
     }
 
     fn view(&self) -> Arc<ReadView> {
@@ -133,14 +169,24 @@ impl Replica for Single {
         Place {
             cluster_id: CLUSTER,
             member_id: MEMBER,
-            leader: if self.leaderless.load(Ordering::SeqCst) { 0 } else { MEMBER },
+            leader: if self.leaderless.load(Ordering::SeqCst) {
+                0
+            } else {
+                MEMBER
+            },
             term: TERM,
             is_learner: self.learner.load(Ordering::SeqCst),
         }
     }
 
     fn status(&self) -> Status {
-        let Place { cluster_id, member_id, leader, term, is_learner } = self.place();
+        let Place {
+            cluster_id,
+            member_id,
+            leader,
+            term,
+            is_learner,
+        } = self.place();
         let applied_index = self.view().applied_index;
         let (committed_index, disk_bytes) = (applied_index, 4096);
         Status {
@@ -198,7 +244,9 @@ impl KeyAdmin for Single {
     ) -> Pending<'_, Result<Arc<ReadView>, KeyAdminError>> {
         Box::pin(async move {
             let table = Arc::clone(&self.view().key_table);
-            let add = self.keyring()?.mint_prefix(&table, &request.request().prefix);
+            let add = self
+                .keyring()?
+                .mint_prefix(&table, &request.request().prefix);
             let add = add.map_err(|_| {
                 let refusal = keys::KeyChangeRefusal::PrefixTaken { prefix_key_id: 2 };
                 KeyAdminError::Refused(refusal)
@@ -213,7 +261,9 @@ impl KeyAdmin for Single {
     ) -> Pending<'_, Result<Arc<ReadView>, KeyAdminError>> {
         Box::pin(async move {
             let table = Arc::clone(&self.view().key_table);
-            let rotate = self.keyring()?.mint_rotation(&table, &request.request().prefix);
+            let rotate = self
+                .keyring()?
+                .mint_rotation(&table, &request.request().prefix);
             let rotate = rotate.map_err(|_| KeyAdminError::UnknownPrefix)?;
             Ok(self.run(ChangeKeys(KeyChange::Rotate(rotate)).into()).view)
         })

@@ -10,7 +10,9 @@ use super::wire::{assert_status, bytes, one, put, serve, span, text};
 use crate::rpc::Limits;
 
 fn op(request: Request) -> pb::RequestOp {
-    pb::RequestOp { request: Some(request) }
+    pb::RequestOp {
+        request: Some(request),
+    }
 }
 
 fn put_op(key: &str, value: &str) -> pb::RequestOp {
@@ -23,7 +25,11 @@ fn range_op(key: &str) -> pb::RequestOp {
 
 fn delete_op(key: &str, range_end: &str) -> pb::RequestOp {
     let (key, range_end) = (bytes(key), bytes(range_end));
-    op(Request::RequestDeleteRange(pb::DeleteRangeRequest { key, range_end, prev_kv: true }))
+    op(Request::RequestDeleteRange(pb::DeleteRangeRequest {
+        key,
+        range_end,
+        prev_kv: true,
+    }))
 }
 
 fn txn_op(txn: pb::TxnRequest) -> pb::RequestOp {
@@ -41,28 +47,60 @@ fn value_is(key: &str, result: CompareResult, value: &str) -> pb::Compare {
 }
 
 fn when(compare: Vec<pb::Compare>) -> pb::TxnRequest {
-    pb::TxnRequest { compare, success: vec![range_op("yes")], failure: vec![range_op("no")] }
+    pb::TxnRequest {
+        compare,
+        success: vec![range_op("yes")],
+        failure: vec![range_op("no")],
+    }
 }
 
 #[tokio::test]
 async fn operations_see_the_ones_before_them_and_share_a_revision() {
     let served = serve().await;
     served.put("a", "1").await;
-    let success = vec![put_op("a", "2"), range_op("a"), put_op("b", "3"), delete_op("a", "")];
+    let success = vec![
+        put_op("a", "2"),
+        range_op("a"),
+        put_op("b", "3"),
+        delete_op("a", ""),
+    ];
     // A key may not be put and deleted in one transaction.
-    let request = pb::TxnRequest { success, ..Default::default() };
+    let request = pb::TxnRequest {
+        success,
+        ..Default::default()
+    };
     let message = "etcdserver: duplicate key given in txn request";
     assert_status(served.txn(request).await, Code::InvalidArgument, message);
 
-    let success = vec![put_op("a", "2"), range_op("a"), put_op("b", "3"), delete_op("c", "d")];
-    let response = served.txn(pb::TxnRequest { success, ..Default::default() }).await.unwrap();
-    assert_eq!((response.succeeded, response.header.unwrap().revision), (true, 3));
+    let success = vec![
+        put_op("a", "2"),
+        range_op("a"),
+        put_op("b", "3"),
+        delete_op("c", "d"),
+    ];
+    let response = served
+        .txn(pb::TxnRequest {
+            success,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        (response.succeeded, response.header.unwrap().revision),
+        (true, 3)
+    );
     let Some(Response::ResponseRange(range)) = &response.responses[1].response else {
         panic!("a range answers a range");
     };
     let header = range.header.unwrap();
-    assert_eq!((header.revision, header.member_id, header.cluster_id), (3, 0, 0));
-    assert_eq!((text(&range.kvs[0].value), range.kvs[0].mod_revision), ("2".into(), 3));
+    assert_eq!(
+        (header.revision, header.member_id, header.cluster_id),
+        (3, 0, 0)
+    );
+    assert_eq!(
+        (text(&range.kvs[0].value), range.kvs[0].mod_revision),
+        ("2".into(), 3)
+    );
     let Some(Response::ResponseDeleteRange(delete)) = &response.responses[3].response else {
         panic!("a delete answers a delete");
     };
@@ -88,13 +126,26 @@ async fn values_are_compared_by_their_plaintext() {
         let read = served.txn(when(compares.clone())).await.unwrap();
         assert_eq!(read.succeeded, holds, "{result:?} {operand}, read only");
         let success = vec![put_op("x", "1")];
-        let request = pb::TxnRequest { compare: compares, success, failure: vec![] };
+        let request = pb::TxnRequest {
+            compare: compares,
+            success,
+            failure: vec![],
+        };
         let written = served.txn(request).await.unwrap();
-        assert_eq!(written.succeeded, holds, "{result:?} {operand}, with a write");
+        assert_eq!(
+            written.succeeded, holds,
+            "{result:?} {operand}, with a write"
+        );
     }
     for result in [Equal, NotEqual, Less, Greater] {
-        let missing = served.txn(when(vec![value_is("missing", result, "")])).await.unwrap();
-        assert!(!missing.succeeded, "nothing compares to the value of a missing key");
+        let missing = served
+            .txn(when(vec![value_is("missing", result, "")]))
+            .await
+            .unwrap();
+        assert!(
+            !missing.succeeded,
+            "nothing compares to the value of a missing key"
+        );
     }
 }
 
@@ -134,7 +185,10 @@ async fn numbers_compare_and_a_missing_key_has_zeros() {
         (CompareTarget::Create, "missing", None),
     ] {
         let request = when(vec![compare(target, key, union.clone())]);
-        assert!(served.txn(request).await.unwrap().succeeded, "{target:?} {key}");
+        assert!(
+            served.txn(request).await.unwrap().succeeded,
+            "{target:?} {key}"
+        );
     }
 }
 
@@ -148,7 +202,13 @@ async fn a_nested_transaction_answers_with_an_empty_header() {
         failure: vec![put_op("b", "no")],
     };
     let success = vec![put_op("c", "1"), txn_op(inner)];
-    let response = served.txn(pb::TxnRequest { success, ..Default::default() }).await.unwrap();
+    let response = served
+        .txn(pb::TxnRequest {
+            success,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
     let Some(Response::ResponseTxn(nested)) = &response.responses[1].response else {
         panic!("a transaction answers a transaction");
     };
@@ -167,17 +227,36 @@ async fn a_read_only_transaction_needs_no_proposal() {
     assert_eq!(response.header.unwrap().revision, 2);
     assert_eq!(served.proposals.load(Ordering::SeqCst), proposed);
     served.leaderless.store(true, Ordering::SeqCst);
-    assert_status(served.txn(when(vec![])).await, Code::Unavailable, "etcdserver: no leader");
-    let range = pb::RangeRequest { serializable: true, ..one("yes") };
+    assert_status(
+        served.txn(when(vec![])).await,
+        Code::Unavailable,
+        "etcdserver: no leader",
+    );
+    let range = pb::RangeRequest {
+        serializable: true,
+        ..one("yes")
+    };
     let success = vec![op(Request::RequestRange(range))];
-    served.txn(pb::TxnRequest { success, ..Default::default() }).await.unwrap();
+    served
+        .txn(pb::TxnRequest {
+            success,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn what_a_transaction_may_not_ask_is_refused_before_it_runs() {
-    let limits = Limits { txn_ops_max: 2, ..Limits::default() };
+    let limits = Limits {
+        txn_ops_max: 2,
+        ..Limits::default()
+    };
     let served = super::wire::serve_with(limits).await;
-    let of = |success| pb::TxnRequest { success, ..Default::default() };
+    let of = |success| pb::TxnRequest {
+        success,
+        ..Default::default()
+    };
     let invalid = Code::InvalidArgument;
     let many = vec![put_op("a", "1"), put_op("b", "1"), put_op("c", "1")];
     let message = "etcdserver: too many operations in txn request";
@@ -185,9 +264,17 @@ async fn what_a_transaction_may_not_ask_is_refused_before_it_runs() {
     let inner = of(vec![put_op("a", "1"), put_op("b", "1")]);
     assert_status(served.txn(of(vec![txn_op(inner)])).await, invalid, message);
     let none = pb::RequestOp { request: None };
-    assert_status(served.txn(of(vec![none])).await, invalid, "etcdserver: key not found");
+    assert_status(
+        served.txn(of(vec![none])).await,
+        invalid,
+        "etcdserver: key not found",
+    );
     let message = "etcdserver: key is not provided";
-    assert_status(served.txn(of(vec![put_op("", "1")])).await, invalid, message);
+    assert_status(
+        served.txn(of(vec![put_op("", "1")])).await,
+        invalid,
+        message,
+    );
     let compare = value_is("", CompareResult::Equal, "");
     assert_status(served.txn(when(vec![compare])).await, invalid, message);
     let message = "etcdserver: duplicate key given in txn request";
@@ -203,8 +290,14 @@ async fn branches_of_a_nested_transaction_may_share_keys_but_not_with_their_pare
         success: vec![put_op(key, "1")],
         failure: vec![put_op(key, "2")],
     };
-    let of = |success| pb::TxnRequest { success, ..Default::default() };
-    served.txn(of(vec![txn_op(inner("a")), put_op("b", "1")])).await.unwrap();
+    let of = |success| pb::TxnRequest {
+        success,
+        ..Default::default()
+    };
+    served
+        .txn(of(vec![txn_op(inner("a")), put_op("b", "1")]))
+        .await
+        .unwrap();
     let message = "etcdserver: duplicate key given in txn request";
     for ops in [
         vec![txn_op(inner("a")), put_op("a", "1")],
@@ -219,15 +312,27 @@ async fn branches_of_a_nested_transaction_may_share_keys_but_not_with_their_pare
 async fn a_refused_branch_changes_nothing() {
     let served = serve().await;
     served.put("a", "1").await;
-    let leased = pb::PutRequest { lease: 99, ..put("b", "1") };
+    let leased = pb::PutRequest {
+        lease: 99,
+        ..put("b", "1")
+    };
     let success = vec![put_op("a", "2"), op(Request::RequestPut(leased))];
     let message = "etcdserver: requested lease not found";
-    let request = pb::TxnRequest { success, ..Default::default() };
+    let request = pb::TxnRequest {
+        success,
+        ..Default::default()
+    };
     assert_status(served.txn(request).await, Code::NotFound, message);
-    let future = pb::RangeRequest { revision: 99, ..one("a") };
+    let future = pb::RangeRequest {
+        revision: 99,
+        ..one("a")
+    };
     let success = vec![put_op("a", "2"), op(Request::RequestRange(future))];
     let message = "etcdserver: mvcc: required revision is a future revision";
-    let request = pb::TxnRequest { success, ..Default::default() };
+    let request = pb::TxnRequest {
+        success,
+        ..Default::default()
+    };
     assert_status(served.txn(request).await, Code::OutOfRange, message);
     let all = served.range(span("a", "z")).await.unwrap();
     assert_eq!((all.header.unwrap().revision, all.kvs.len()), (2, 1));

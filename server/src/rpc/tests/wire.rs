@@ -62,10 +62,16 @@ pub(super) async fn serve_with(limits: Limits) -> Served {
     let address = listener.local_addr().unwrap();
     let server = Server::builder().add_routes(edge.services());
     let serving = tokio::spawn(async move {
-        server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+        server
+            .serve_with_incoming(TcpListenerStream::new(listener))
+            .await
+            .unwrap();
     });
-    let channel =
-        Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    let channel = Channel::from_shared(format!("http://{address}"))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     let most = usize::MAX;
     Served {
         single,
@@ -89,8 +95,17 @@ impl Served {
     }
 
     pub(super) async fn delete(&self, key: &str) -> i64 {
-        let request = pb::DeleteRangeRequest { key: bytes(key), ..Default::default() };
-        let response = self.kv.clone().delete_range(request).await.unwrap().into_inner();
+        let request = pb::DeleteRangeRequest {
+            key: bytes(key),
+            ..Default::default()
+        };
+        let response = self
+            .kv
+            .clone()
+            .delete_range(request)
+            .await
+            .unwrap()
+            .into_inner();
         response.header.unwrap().revision
     }
 
@@ -108,7 +123,10 @@ impl Served {
     }
 
     pub(super) async fn compact(&self, revision: i64) {
-        let request = pb::CompactionRequest { revision, physical: true };
+        let request = pb::CompactionRequest {
+            revision,
+            physical: true,
+        };
         self.kv.clone().compact(request).await.unwrap();
     }
 
@@ -126,15 +144,26 @@ pub(super) fn text(bytes: &[u8]) -> String {
 }
 
 pub(super) fn put(key: &str, value: &str) -> pb::PutRequest {
-    pb::PutRequest { key: bytes(key), value: bytes(value), ..Default::default() }
+    pb::PutRequest {
+        key: bytes(key),
+        value: bytes(value),
+        ..Default::default()
+    }
 }
 
 pub(super) fn one(key: &str) -> pb::RangeRequest {
-    pb::RangeRequest { key: bytes(key), ..Default::default() }
+    pb::RangeRequest {
+        key: bytes(key),
+        ..Default::default()
+    }
 }
 
 pub(super) fn span(key: &str, end: &str) -> pb::RangeRequest {
-    pb::RangeRequest { key: bytes(key), range_end: bytes(end), ..Default::default() }
+    pb::RangeRequest {
+        key: bytes(key),
+        range_end: bytes(end),
+        ..Default::default()
+    }
 }
 
 pub(super) fn keys_of(response: &pb::RangeResponse) -> Vec<String> {

@@ -16,6 +16,7 @@ use super::record::Record;
 use super::recover::Tail;
 use super::segment;
 use super::spare::Spare;
+use crate::metrics::metrics;
 
 /// What was asked of the log.
 pub(super) struct Request {
@@ -226,9 +227,12 @@ impl LogWriter {
         tail.file
             .write_all_at(tail.offset, &sealed.bytes)
             .map_err(DiskOperation::Write.failed(&name))?;
+        let syncing = metrics().wal_fsync_seconds.start_timer();
         tail.file
             .sync_data()
             .map_err(DiskOperation::Sync.failed(&name))?;
+        syncing.observe_duration();
+        metrics().wal_write_bytes.add(sealed.bytes.len() as i64);
         let at = BatchPlace {
             segment: tail.segment,
             offset: tail.offset,
