@@ -14,6 +14,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod parse;
+mod plugins;
 mod range;
 mod range_stream;
 mod sealing;
@@ -32,6 +33,7 @@ use proto::etcdserverpb::lease_server::LeaseServer;
 use proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use proto::etcdserverpb::watch_server::WatchServer;
 use proto::sealkv::v1::keys_server::KeysServer;
+use proto::sealkv::v1::plugins_server::PluginsServer;
 use tonic::service::Routes;
 
 use crate::access::Door;
@@ -39,6 +41,7 @@ use crate::replica::{KeyAdmin, Replica};
 use crate::seal::Sealer;
 use crate::watch::Hub;
 
+pub use plugins::PluginsService;
 pub use status::unknown_method;
 
 /// How much more than a request's own bound its message may have, as etcd allows.
@@ -88,7 +91,7 @@ pub struct Edge {
 impl Edge {
     /// Every service, with etcd's bounds on messages.
     #[must_use]
-    pub fn services(&self) -> Routes {
+    pub fn services(&self, plugins: PluginsService) -> Routes {
         let received = self
             .limits
             .request_bytes_max
@@ -107,7 +110,8 @@ impl Edge {
             .add_service(bounded!(LeaseServer))
             .add_service(bounded!(ClusterServer))
             .add_service(bounded!(MaintenanceServer))
-            .add_service(bounded!(KeysServer));
+            .add_service(bounded!(KeysServer))
+            .add_service(PluginsServer::new(plugins).max_decoding_message_size(received));
         routes.routes()
     }
 }
