@@ -6,6 +6,8 @@ pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod config;
+#[cfg(feature = "plugins")]
+pub mod hooks;
 pub mod http;
 pub mod key_service;
 pub mod lease;

@@ -6,6 +6,7 @@
 mod bootstrap;
 mod member;
 mod pages;
+mod plugins;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -163,6 +163,11 @@ impl Consensus {
             .map_err(|_| ProposeError::Stopped)
     }
 
+    /// The applied index as it moves: after a batch of entries is in the published view.
+    pub fn watch_applied(&self) -> watch::Receiver<u64> {
+        self.inner.parts.applied.clone()
+    }
+
     pub(crate) fn peer_urls(&self, member: u64) -> Option<Vec<String>> {
         let metrics = self.raft().server_metrics();
         let metrics = metrics.borrow_watched();

@@ -15,6 +15,7 @@ mod lease;
 mod maintenance;
 mod oversized;
 mod parse;
+mod plugins;
 mod range;
 mod range_stream;
 mod sealing;
@@ -36,6 +37,7 @@ use proto::etcdserverpb::lease_server::LeaseServer;
 use proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use proto::etcdserverpb::watch_server::WatchServer;
 use proto::sealkv::v1::keys_server::KeysServer;
+use proto::sealkv::v1::plugins_server::PluginsServer;
 use tonic::service::Routes;
 
 use crate::access::Door;
@@ -43,6 +45,7 @@ use crate::replica::{KeyAdmin, Replica};
 use crate::seal::Sealer;
 use crate::watch::Hub;
 
+pub use plugins::PluginsService;
 pub use status::unknown_method;
 
 /// How much more than a request's own bound its message may have, as etcd allows.
@@ -93,7 +96,7 @@ impl Edge {
     /// Every service, with etcd's bounds on messages. Health is that of the process, as in etcd:
     /// whoever answers serves.
     #[must_use]
-    pub fn services(&self) -> Routes {
+    pub fn services(&self, plugins: PluginsService) -> Routes {
         let received = self
             .limits
             .request_bytes_max
@@ -113,6 +116,7 @@ impl Edge {
             .add_service(bounded!(ClusterServer))
             .add_service(bounded!(MaintenanceServer))
             .add_service(bounded!(KeysServer))
+            .add_service(PluginsServer::new(plugins).max_decoding_message_size(received))
             .add_service(tonic_health::server::health_reporter().1);
         let reword = axum::middleware::map_response(oversized::reword);
         routes.routes().into_axum_router().layer(reword).into()

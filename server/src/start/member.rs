@@ -11,6 +11,7 @@ use tonic::service::Routes;
 use super::StartError;
 use super::bootstrap::{self, Opened};
 use super::pages::PagesNode;
+use super::plugins::Plugins;
 use crate::access::{Door, Internal, Permitted};
 use crate::apply::Machine;
 use crate::command::PublishMember;
@@ -52,6 +53,7 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
     let ended = member
         .live(&config, client_listeners, &workers, &shutdown)
         .await;
+    member.plugins.stop().await;
     member.consensus.resign().await;
     peers_end.begin();
     for task in peer_tasks {
@@ -75,6 +77,7 @@ fn listen(urls: &[MemberUrl], config: &Config) -> Result<Vec<Listener>, StartErr
 struct Member {
     consensus: Consensus,
     keys: KeyService,
+    plugins: Plugins,
     edge: Edge,
     peers: Routes,
 }
@@ -127,17 +130,20 @@ impl Member {
         let keys = KeyService::new(consensus.clone(), member_key, member_key_path);
         let peer_service =
             PeerService::new(consensus.clone(), keys.clone(), directory, storage_keys);
+        let limits = limits(config);
+        let plugins = Plugins::new(&consensus, &sealer, limits.quota_bytes);
         let edge = Edge {
             replica: Arc::new(consensus.clone()),
             key_admin: Arc::new(keys.clone()),
             sealer,
             hub,
             door: Door::new(),
-            limits: Arc::new(limits(config)),
+            limits: Arc::new(limits),
         };
         Ok(Self {
             consensus,
             keys,
+            plugins,
             edge,
             peers: Routes::new(peer_service),
         })
@@ -167,6 +173,7 @@ impl Member {
         tokio::spawn(self.keys.clone().run());
         tokio::spawn(consensus.clone().watch_leases(config.election_timeout));
         tokio::spawn(consensus.clone().schedule_snapshots(config.snapshot_count));
+        self.plugins.start();
         tokio::spawn(publish(consensus.clone(), config.clone()));
         let mut expelled = consensus.peers().expelled();
         let member = consensus.member_id();
@@ -191,7 +198,7 @@ impl Member {
         let pages = crate::http::pages(PagesNode {
             edge: self.edge.clone(),
         });
-        let services = Services::new(self.edge.services(), pages);
+        let services = Services::new(self.edge.services(self.plugins.service(&self.edge)), pages);
         let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive)
             .with_slow_request(config.warning_unary_request_duration);
         for listener in &listeners {
