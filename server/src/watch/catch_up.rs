@@ -157,6 +157,9 @@ fn feed(seats: &mut VecDeque<Seat>, view: &ReadView, hub: &Shared) -> bool {
     true
 }
 
+/// Revisions that touch the range, and up to where these are all.
+type Part = (Vec<Arc<SharedRevision>>, i64);
+
 /// The revisions from `from` to the one that is returned beside them; none if a compaction has
 /// taken them. What could be read before an error is given out first.
 fn read(
@@ -164,7 +167,7 @@ fn read(
     from: i64,
     range: &KeyRange,
     hub: &Shared,
-) -> Result<Option<(Vec<Arc<SharedRevision>>, i64)>, ReadError> {
+) -> Result<Option<Part>, ReadError> {
     let mut revisions = Vec::new();
     let (mut next, mut bytes, mut events, mut chunk) = (from, 0, 0, CHUNK_EVENTS_MIN);
     while next <= view.revision && events < EVENTS_MAX && bytes < BYTES_MAX {
