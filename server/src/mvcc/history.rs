@@ -147,9 +147,10 @@ fn prev(view: &ReadView, at: Revision, key: &[u8]) -> Result<Option<RecordRef>, 
     }
     let found = view.index.read().get(key, before);
     let Some(found) = found else {
-        // It was there: a compaction has taken it between the two looks, or it never was.
+        // A compaction has taken it between the two looks, or it was put by an earlier operation
+        // of the same transaction; the first of a transaction has nothing before it there.
         let compacted = before < view.compact_revision_now();
-        return if compacted {
+        return if compacted || at.sub > 0 {
             Ok(None)
         } else {
             Err(ReadError::Corrupt(at))

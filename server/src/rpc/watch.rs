@@ -308,6 +308,10 @@ impl Watching {
                     self.ready.push_back(answer);
                 }
             }
+            Parcel::Failed { watcher, error } => {
+                let reason = status::as_reason(&self.edge.failed(error.into()));
+                self.give_up(&watcher, reason);
+            }
             Parcel::Progress { watch_id, revision } => {
                 if watch_id == NO_WATCH || self.open.contains_key(&watch_id) {
                     let header = self.header(revision);
@@ -347,13 +351,16 @@ impl Watching {
                     open.told = true;
                 }
             }
-            Err(reason) => {
-                if self.close(watcher) {
-                    let header = self.header(self.edge.replica.view().revision);
-                    self.ready
-                        .push_back(respond::cancelled(header, watcher.id, reason));
-                }
-            }
+            Err(reason) => self.give_up(watcher, reason),
+        }
+    }
+
+    /// The watcher's next event cannot be given.
+    fn give_up(&mut self, watcher: &Arc<Watcher>, reason: String) {
+        if self.close(watcher) {
+            let header = self.header(self.edge.replica.view().revision);
+            self.ready
+                .push_back(respond::cancelled(header, watcher.id, reason));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Watchers that are behind: fed from history until the board can take them.
 //!
 //! Promise: nothing is skipped and nothing repeated on the way; a watcher whose history is gone
-//! is told so, with the compact revision. One read of history serves every watcher that needs it,
+//! is told so, with the compact revision, and so is one whose history cannot be read. One read of history serves every watcher that needs it,
 //! and nobody starves: who has waited longest decides what is read.
 //! Not known here: gRPC, who publishes.
 
@@ -134,10 +134,17 @@ fn feed(seats: &mut VecDeque<Seat>, view: &ReadView, hub: &Shared) -> bool {
         1 => seats[first].watcher.range.clone(),
         _ => KeyRange::all(),
     };
-    let Some((revisions, to)) = read(view, from, &range, hub) else {
-        // A compaction came in between, which the next turn sees; or storage has failed, which
-        // stops the member.
-        return view.compact_revision_now() > from;
+    let (revisions, to) = match read(view, from, &range, hub) {
+        Ok(Some(part)) => part,
+        // A compaction came in between, which the next turn sees.
+        Ok(None) => return view.compact_revision_now() > from,
+        Err(error) => {
+            tracing::error!(%error, from, "cannot read history for a watcher");
+            if let Some(Seat { watcher, .. }) = seats.remove(first) {
+                watcher.outbox().push_failed(&watcher, error);
+            }
+            return true;
+        }
     };
     for seat in seats
         .iter_mut()
@@ -150,24 +157,25 @@ fn feed(seats: &mut VecDeque<Seat>, view: &ReadView, hub: &Shared) -> bool {
     true
 }
 
+/// Revisions that touch the range, and up to where these are all.
+type Part = (Vec<Arc<SharedRevision>>, i64);
+
 /// The revisions from `from` to the one that is returned beside them; none if a compaction has
-/// taken them.
+/// taken them. What could be read before an error is given out first.
 fn read(
     view: &ReadView,
     from: i64,
     range: &KeyRange,
     hub: &Shared,
-) -> Option<(Vec<Arc<SharedRevision>>, i64)> {
+) -> Result<Option<Part>, ReadError> {
     let mut revisions = Vec::new();
     let (mut next, mut bytes, mut events, mut chunk) = (from, 0, 0, CHUNK_EVENTS_MIN);
     while next <= view.revision && events < EVENTS_MAX && bytes < BYTES_MAX {
         let part = match history::events(view, next, view.revision, range, chunk) {
             Ok(part) => part,
             Err(ReadError::Compacted | ReadError::ViewTooOld) => break,
-            Err(error) => {
-                tracing::error!(%error, next, "cannot read history for watchers");
-                break;
-            }
+            Err(error) if next == from => return Err(error),
+            Err(_) => break,
         };
         for revision in part.revisions {
             let shared = SharedRevision::new(revision, hub.held());
@@ -179,7 +187,7 @@ fn read(
         // Values may be large: how many are read at once grows while they are not.
         chunk = (chunk * 2).min(EVENTS_MAX);
     }
-    (next > from).then_some((revisions, next - 1))
+    Ok((next > from).then_some((revisions, next - 1)))
 }
 
 /// Moves the watcher behind `to` if its outbox takes what it wants of these revisions.

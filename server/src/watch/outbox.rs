@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::shared::{EventRef, event_bytes};
 use super::watcher::Watcher;
 use crate::metrics::metrics;
+use crate::mvcc::read::ReadError;
 
 /// Events that may wait on one stream.
 const EVENTS_MAX: usize = 16_384;
@@ -35,6 +36,11 @@ pub enum Parcel {
     Compacted {
         watcher: Arc<Watcher>,
         compact_revision: i64,
+    },
+    /// What the watcher still needed cannot be read; it gets nothing more.
+    Failed {
+        watcher: Arc<Watcher>,
+        error: ReadError,
     },
     /// Everything up to `revision` has been delivered to the watcher, or with -1 to all of them.
     Progress { watch_id: i64, revision: i64 },
@@ -107,6 +113,14 @@ impl Outbox {
             watcher,
             compact_revision,
         };
+        self.queue.lock().parcels.push_back(parcel);
+        self.filled.notify_one();
+    }
+
+    /// One per watcher at most, as above.
+    pub(super) fn push_failed(&self, watcher: &Arc<Watcher>, error: ReadError) {
+        let watcher = Arc::clone(watcher);
+        let parcel = Parcel::Failed { watcher, error };
         self.queue.lock().parcels.push_back(parcel);
         self.filled.notify_one();
     }
@@ -191,7 +205,7 @@ impl Queue {
                 self.bytes -= bytes;
             }
             Parcel::Progress { .. } => self.progress -= 1,
-            Parcel::Compacted { .. } => {}
+            Parcel::Compacted { .. } | Parcel::Failed { .. } => {}
         }
         Some(parcel)
     }

@@ -483,3 +483,43 @@ async fn a_slow_stream_is_caught_up_not_skipped() {
     served.put("a", "last").await;
     assert_eq!(slow.events(1).await, ["152=last"]);
 }
+
+#[tokio::test]
+async fn a_key_that_lives_only_inside_a_transaction_is_seen_alike_now_and_from_history() {
+    use pb::request_op::Request;
+    let served = serve().await;
+    let mut live = Stream::open(&served).await;
+    live.created(on_span("a", "\0")).await;
+    // etcd takes an open-ended delete for one that overlaps no put.
+    let delete = pb::DeleteRangeRequest {
+        key: bytes("a"),
+        range_end: bytes("\0"),
+        ..Default::default()
+    };
+    let requests = [
+        Request::RequestPut(super::wire::put("a", "1")),
+        Request::RequestDeleteRange(delete),
+        Request::RequestPut(super::wire::put("b", "2")),
+    ];
+    let success = requests.map(|request| pb::RequestOp {
+        request: Some(request),
+    });
+    let txn = pb::TxnRequest {
+        success: success.into(),
+        ..Default::default()
+    };
+    served.txn(txn).await.unwrap();
+    // So much that the hub does not remember it.
+    for _ in 0..1_100 {
+        served.put("other", "").await;
+    }
+    let expected = ["2=1", "2!a", "2=2"];
+    assert_eq!(live.events(3).await[..3], expected);
+    let mut late = Stream::open(&served).await;
+    late.created(pb::WatchCreateRequest {
+        start_revision: 2,
+        ..on_span("a", "c")
+    })
+    .await;
+    assert_eq!(late.events(3).await, expected);
+}
