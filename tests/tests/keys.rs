@@ -1,5 +1,10 @@
 //! Prefix keys: added and rotated while everyone writes and leaders are killed.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails where the test fails"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
