@@ -343,7 +343,6 @@ impl History {
     }
 
     /// The operations of each key.
-
     pub fn by_key(&self) -> BTreeMap<String, Vec<Operation>> {
         let mut keys: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
         for record in &self.records {

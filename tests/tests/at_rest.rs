@@ -3,6 +3,11 @@
 //! Canaries are searched as raw bytes, and as hex and base64 in case something is written down as text,
 //! in every file of every member: data directory, key file, captured log, leftovers of a crash.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails where the test fails"
+)]
+
 use std::path::Path;
 
 use proto::etcdserverpb as pb;

@@ -1,8 +1,13 @@
 //! Three members: leaders killed, followers far behind, links cut, directories lost.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails where the test fails"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use proto::etcdserverpb as pb;
@@ -394,8 +399,18 @@ async fn watchers_of_every_member_are_told_the_same_while_leaders_change() {
         .into_iter()
         .map(|endpoint| tokio::spawn(follow(endpoint)))
         .collect();
-    let writer = tokio::spawn(write_until(cluster.endpoints(), Arc::clone(&done)));
+    let written = Arc::new(AtomicU64::new(0));
+    let writer = tokio::spawn(write_until(
+        cluster.endpoints(),
+        Arc::clone(&done),
+        Arc::clone(&written),
+    ));
     for _ in 0..3 {
+        let before = written.load(Ordering::Relaxed);
+        wait::until_true("writes to go on", Duration::from_secs(60), || {
+            written.load(Ordering::Relaxed) > before + 20
+        })
+        .await;
         let leader = cluster.leader().await;
         cluster.members[leader].kill();
         cluster.leader().await;
@@ -423,7 +438,7 @@ async fn watchers_of_every_member_are_told_the_same_while_leaders_change() {
     assert!(told[0].len() > 50, "too little happened: {}", told[0].len());
 }
 
-async fn write_until(endpoints: Vec<String>, done: Arc<AtomicBool>) {
+async fn write_until(endpoints: Vec<String>, done: Arc<AtomicBool>, written: Arc<AtomicU64>) {
     let clients: Vec<Client> = endpoints
         .iter()
         .map(|endpoint| Client::lazy(endpoint))
@@ -436,7 +451,10 @@ async fn write_until(endpoints: Vec<String>, done: Arc<AtomicBool>) {
             txn::put("w/last", number.to_string()),
         ]);
         // Whether it was done is not known after an error; watchers must agree either way.
-        let _ = tokio::time::timeout(Duration::from_secs(10), client.txn(pair)).await;
+        match tokio::time::timeout(Duration::from_secs(5), client.txn(pair)).await {
+            Ok(Ok(_)) => drop(written.fetch_add(1, Ordering::Relaxed)),
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
         number += 1;
     }
 }

@@ -1,5 +1,10 @@
 //! Transactions: compares, branches, nesting, atomicity, as etcd answers them.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails where the test fails"
+)]
+
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::compare::CompareResult::{self, Equal, Greater, Less, NotEqual};

@@ -1,5 +1,10 @@
 //! Watches: ordered, unique, reliable, atomic, resumable, bookmarkable, prev_kv exact.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails where the test fails"
+)]
+
 use std::time::Duration;
 
 use bytes::Bytes;

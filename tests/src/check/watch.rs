@@ -72,10 +72,11 @@ pub fn unique(messages: &[WatchResponse]) -> Result<(), Broken> {
 pub fn atomic(messages: &[WatchResponse]) -> Result<(), Broken> {
     let mut last_of_earlier = i64::MIN;
     for message in messages {
-        if let Some(first) = message.events.first().map(|event| record(event).1) {
-            if first == last_of_earlier {
-                return Err(Broken::Atomic { revision: first });
-            }
+        let first = message.events.first().map(|event| record(event).1);
+        if first == Some(last_of_earlier) {
+            return Err(Broken::Atomic {
+                revision: last_of_earlier,
+            });
         }
         last_of_earlier = message
             .events
