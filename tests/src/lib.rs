@@ -9,6 +9,7 @@ pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod differential;
+pub mod guests;
 pub mod links;
 pub mod model;
 pub mod txn;
