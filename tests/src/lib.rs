@@ -9,7 +9,7 @@ pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod differential;
-pub mod guest;
+pub mod guests;
 pub mod links;
 pub mod load;
 pub mod model;
