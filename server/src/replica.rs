@@ -122,6 +122,12 @@ pub trait Replica: Send + Sync + 'static {
     /// has applied it. Operands of VALUE compares come sealed, the leader resolves them.
     fn propose(&self, body: Permitted<Body>) -> Pending<'_, Result<Applied, ProposeError>>;
 
+    /// As `propose`, for a body whose compares did not hold once: the leader holds back its other
+    /// proposals while it evaluates them again, so that they fail twice only if it changes.
+    fn propose_latched(&self, body: Permitted<Body>) -> Pending<'_, Result<Applied, ProposeError>> {
+        self.propose(body)
+    }
+
     /// Returns once this member has applied whatever was committed anywhere before the call.
     fn read_barrier(&self) -> Pending<'_, Result<(), ReadIndexError>>;
 

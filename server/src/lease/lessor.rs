@@ -285,7 +285,11 @@ mod tests {
     #[test]
     fn a_lease_never_expires_before_its_time() {
         let mut lessor = leading(&[(7, 10, 0)]);
-        assert!(lessor.expired(at(11) - Duration::from_nanos(1), 10).is_empty());
+        assert!(
+            lessor
+                .expired(at(11) - Duration::from_nanos(1), 10)
+                .is_empty()
+        );
         assert_eq!(lessor.expired(at(11), 10), vec![7]);
     }
 

@@ -151,9 +151,10 @@ impl NodeOptions {
         let config = Config {
             cluster_name: "sealkv".into(),
             heartbeat_interval: millis(self.heartbeat_interval),
-            // As etcd: a random time between one and two election timeouts.
-            election_timeout_min: election,
-            election_timeout_max: election.saturating_mul(2),
+            // A follower waits for the longer of the two (the leader's lease) and then for a
+            // random time between both: together about one election timeout without a heartbeat.
+            election_timeout_min: election * 3 / 10,
+            election_timeout_max: election * 6 / 10,
             enable_pre_vote: Some(true),
             // `schedule_snapshots` triggers them.
             snapshot_policy: SnapshotPolicy::Never,

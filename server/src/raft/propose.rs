@@ -79,9 +79,11 @@ impl Consensus {
                 let sent = match leadership.leader {
                     0 => Err(NotProposed::NotLeader),
                     id if id == self.member_id() => {
-                        return self
-                            .propose_here(&mut ticket, leadership.term, encoded)
-                            .await;
+                        let here = self.propose_here(&mut ticket, leadership.term, encoded.clone());
+                        match here.await {
+                            Ok(answer) => return answer,
+                            Err(not_proposed) => Err(not_proposed),
+                        }
                     }
                     id => {
                         self.forward(ticket.seq, id, leadership, encoded.clone())
@@ -91,7 +93,10 @@ impl Consensus {
                 match sent {
                     Ok(()) => return ticket.answer().await,
                     Err(NotProposed::Refused(error)) => return Err(error),
-                    Err(NotProposed::NotLeader) => self.leader_may_have_changed().await,
+                    Err(NotProposed::NotLeader) => {
+                        self.waiters().not_proposed(ticket.seq);
+                        self.leader_may_have_changed().await;
+                    }
                 }
             }
         });
@@ -125,7 +130,9 @@ impl Consensus {
         let encoded = Command::new(Header::new(request), permitted.into_request()).encode();
         let proposed = self.propose_here(&mut ticket, leadership.term, encoded);
         match tokio::time::timeout(self.request_timeout(), proposed).await {
-            Ok(answer) => answer,
+            Ok(Ok(answer)) => answer,
+            Ok(Err(NotProposed::NotLeader)) => Err(ProposeError::LeaderChanged),
+            Ok(Err(NotProposed::Refused(error))) => Err(error),
             Err(_) => Err(ProposeError::Timeout),
         }
     }
@@ -136,12 +143,13 @@ impl Consensus {
         let _ = tokio::time::timeout(LEADER_RETRY, leadership.changed()).await;
     }
 
+    /// The answer of the entry, or why it was certainly not appended.
     async fn propose_here(
         &self,
         ticket: &mut super::waiters::Ticket,
         term: u64,
         encoded: Bytes,
-    ) -> Result<Applied, ProposeError> {
+    ) -> Result<Result<Applied, ProposeError>, NotProposed> {
         let seq = ticket.seq;
         let appended = self.append_in_term(Some(seq), term, encoded);
         tokio::pin!(appended);
@@ -149,13 +157,11 @@ impl Consensus {
         // was applied, or could not be appended.
         tokio::select! {
             biased;
-            answer = ticket.answer() => answer,
-            appended = &mut appended => match appended {
-                Ok(()) => ticket.answer().await,
-                // Nothing was appended, and the caller sees an error that says "try again".
-                Err(NotProposed::NotLeader) => Err(ProposeError::LeaderChanged),
-                Err(NotProposed::Refused(error)) => Err(error),
-            },
+            answer = ticket.answer() => Ok(answer),
+            appended = &mut appended => {
+                appended?;
+                Ok(ticket.answer().await)
+            }
         }
     }
 

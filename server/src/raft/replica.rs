@@ -19,6 +19,10 @@ impl Replica for Consensus {
         Box::pin(Consensus::propose(self, body))
     }
 
+    fn propose_latched(&self, body: Permitted<Body>) -> Pending<'_, Result<Applied, ProposeError>> {
+        Box::pin(Consensus::propose_latched(self, body))
+    }
+
     fn read_barrier(&self) -> Pending<'_, Result<(), ReadIndexError>> {
         Box::pin(async {
             Consensus::read_barrier(self)

@@ -203,7 +203,12 @@ impl Worker {
             .collect();
         let begun = Instant::now();
         let outcome = self.machine.apply(&refs).map_err(io::Error::other)?;
-        measure::applied(&outcome, refs.len(), begun.elapsed(), self.audience.slow_apply);
+        measure::applied(
+            &outcome,
+            refs.len(),
+            begun.elapsed(),
+            self.audience.slow_apply,
+        );
         let audience = &self.audience;
         if outcome.keys_changed {
             audience.keyring.follow(&outcome.view.key_table);

@@ -161,15 +161,23 @@ impl Edge {
         B: ReplyOf + Into<Body>,
     {
         let mut attempt = 0;
+        let mut guard_failed = false;
         loop {
             attempt += 1;
             let body = self.form(plain, &form).await?;
             self.check_space(body.request())?;
-            let applied = self.replica.propose(body).await?;
+            let applied = if guard_failed {
+                self.replica.propose_latched(body).await?
+            } else {
+                self.replica.propose(body).await?
+            };
             match B::reply(applied.reply) {
                 Ok(reply) => return Ok((reply, applied.view)),
-                Err(NotApplied::NoEffect(NoEffect::Guard | NoEffect::KeyHeader))
-                    if attempt < ATTEMPTS_MAX => {}
+                Err(NotApplied::NoEffect(reason @ (NoEffect::Guard | NoEffect::KeyHeader)))
+                    if attempt < ATTEMPTS_MAX =>
+                {
+                    guard_failed |= reason == NoEffect::Guard;
+                }
                 Err(NotApplied::Refused(crate::command::Refusal::NoSpace)) => {
                     self.raise(AlarmKind::NoSpace);
                     return Err(super::status::no_space());

@@ -246,7 +246,7 @@ mod service {
                     "sealkv: after the manifest of a deployment only the component follows",
                 ));
             };
-            upload.push(&Bytes::from(chunk))?;
+            upload.push(&chunk)?;
         }
         Ok(upload)
     }
