@@ -455,6 +455,17 @@ async fn watches_that_cannot_be() {
         negative.cancel_reason,
         "etcdserver: mvcc: required revision has been compacted"
     );
+    stream
+        .create(pb::WatchCreateRequest {
+            start_revision: -1,
+            ..create("b", "a")
+        })
+        .await;
+    let both = stream.next().await.unwrap();
+    assert_eq!(
+        both.cancel_reason, negative.cancel_reason,
+        "of two mistakes, the start is named"
+    );
 
     stream
         .create(pb::WatchCreateRequest {

@@ -289,6 +289,32 @@ async fn every_sort_target_in_both_orders() {
     );
 }
 
+/// A quirk of etcd: without an order it reads limit + 1 keys by name and sorts only those.
+#[tokio::test]
+async fn without_an_order_the_limit_comes_before_the_sort() {
+    let cluster = Cluster::single().await;
+    let client = cluster.client().await;
+    five_keys(&client).await; // values: a 5, b 4, c 3, d 2, e 1
+    let request = pb::RangeRequest {
+        limit: 2,
+        sort_target: pb::range_request::SortTarget::Value.into(),
+        ..range("k/")
+    };
+    let unordered = client.range(request.clone()).await.unwrap();
+    assert_eq!(
+        (keys(&unordered.kvs), unordered.more),
+        (vec!["k/c", "k/b"], true)
+    );
+    let ascending = pb::RangeRequest {
+        sort_order: pb::range_request::SortOrder::Ascend.into(),
+        ..request
+    };
+    assert_eq!(
+        keys(&client.range(ascending).await.unwrap().kvs),
+        ["k/e", "k/d"]
+    );
+}
+
 #[tokio::test]
 async fn revision_filters_prune_the_keys_and_not_the_count() {
     let cluster = Cluster::single().await;
