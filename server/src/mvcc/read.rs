@@ -271,7 +271,9 @@ pub(crate) fn select(
         answer.count = index.read().count(&query.range, at);
         return Ok(answer);
     }
-    let whole = !query.is_in_key_order() || !query.filter.is_none();
+    // A quirk of etcd: without an order the limit comes first, by key, whatever the target.
+    let ordered = query.sort_order != SortOrder::None && !query.is_in_key_order();
+    let whole = ordered || !query.filter.is_none();
     let wanted = if whole {
         None
     } else {

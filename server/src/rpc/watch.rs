@@ -232,11 +232,11 @@ impl Watching {
         let range = permitted
             .map_err(|denied| status::as_reason(&denied.into()))?
             .into_request();
-        if range.is_empty() {
-            return Err(status::EMPTY_WATCHER_RANGE.to_owned());
-        }
         if create.start_revision < 0 {
             return Err(status::COMPACTED.to_owned());
+        }
+        if range.is_empty() {
+            return Err(status::EMPTY_WATCHER_RANGE.to_owned());
         }
         if create.watch_id != 0 && self.open.contains_key(&create.watch_id) {
             return Err(status::DUPLICATE_WATCH_ID.to_owned());
