@@ -13,7 +13,12 @@ const TARGET: &str = "wasm32-wasip2";
 pub fn index() -> Option<Vec<u8>> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
     let path = BUILT
-        .get_or_init(|| build(&workspace().join("plugins/bundled/index"), "sealkv_index.wasm"))
+        .get_or_init(|| {
+            build(
+                &workspace().join("plugins/bundled/index"),
+                "sealkv_index.wasm",
+            )
+        })
         .as_ref()?;
     Some(std::fs::read(path).expect("cargo has just built it"))
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use proto::etcdserverpb as pb;
 use proto::mvccpb;
 use proto::mvccpb::event::EventType;
-use proto::sealkv::v1 as v1;
+use proto::sealkv::v1;
 use proto::sealkv::v1::plugin_deploy_request::Part;
 use tests::client::{Client, prefix_end};
 use tests::cluster::Cluster;
@@ -436,7 +436,11 @@ async fn history(client: &Client, prefix: &str, until: i64) -> Vec<mvccpb::Event
 }
 
 fn revision(event: &mvccpb::Event) -> i64 {
-    event.kv.as_ref().expect("an event has a record").mod_revision
+    event
+        .kv
+        .as_ref()
+        .expect("an event has a record")
+        .mod_revision
 }
 
 fn key(event: &mvccpb::Event) -> String {
@@ -466,7 +470,9 @@ async fn every_registration_is_indexed_exactly_once_while_leaders_are_killed() {
         .collect();
     let acknowledged = || -> u64 {
         let counts = registrars.iter();
-        counts.map(|it| it.acknowledged.load(Ordering::Relaxed)).sum()
+        counts
+            .map(|it| it.acknowledged.load(Ordering::Relaxed))
+            .sum()
     };
     for _ in 0..KILLS {
         let before = acknowledged();
@@ -528,14 +534,18 @@ async fn agrees(client: &Client, plugin: &v1::PluginStatus) {
     for (record, [puts, deletes]) in &writes {
         assert!(*puts == 1 && *deletes <= 1, "{record}: {puts} {deletes}");
     }
-    for kv in records.kvs.iter().filter(|kv| text(&kv.key).contains("/once/")) {
+    for kv in records
+        .kvs
+        .iter()
+        .filter(|kv| text(&kv.key).contains("/once/"))
+    {
         assert_eq!(kv.version, 1, "{}", text(&kv.key));
     }
     // A key that moves gets no more writes than it was moved, and none that it was not moved to.
     let moves = told.iter().filter(|event| key(event).contains("/moving/"));
-    let followed = written.iter().filter(|event| {
-        key(event).contains("/moving/") && event.r#type() == EventType::Put
-    });
+    let followed = written
+        .iter()
+        .filter(|event| key(event).contains("/moving/") && event.r#type() == EventType::Put);
     assert!(followed.count() <= moves.count());
     // Each bad one was set aside once, wherever the leader was at that time.
     let bad: BTreeSet<i64> = told

@@ -156,8 +156,7 @@ impl Delivery {
     /// The plugin, if it is still the one that runs here.
     fn own(&self, view: &ReadView) -> Option<Arc<Plugin>> {
         let plugin = view.plugins.get(&self.name)?;
-        let is_own =
-            plugin.generation == self.generation && plugin.state == PluginState::Running;
+        let is_own = plugin.generation == self.generation && plugin.state == PluginState::Running;
         is_own.then(|| Arc::clone(plugin))
     }
 
@@ -307,11 +306,9 @@ impl Delivery {
 
     async fn plugin_failed(&mut self, error: &CallError, places: &[Place], to: Position) -> Turn {
         self.caught_up = false;
-        let verdict = self.failures.plugin_failed(
-            error.disposition(),
-            places.len(),
-            clock::monotonic(),
-        );
+        let verdict =
+            self.failures
+                .plugin_failed(error.disposition(), places.len(), clock::monotonic());
         tracing::warn!(
             plugin = self.name,
             reason = kind_of(error),

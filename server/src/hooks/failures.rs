@@ -197,7 +197,11 @@ mod tests {
         failures.batch_done(4);
         assert_eq!(failures.events_max(), 4);
         failures.batch_done(4);
-        assert_eq!(failures.events_max(), BATCH_EVENTS_MAX, "it worked after all");
+        assert_eq!(
+            failures.events_max(),
+            BATCH_EVENTS_MAX,
+            "it worked after all"
+        );
     }
 
     #[test]

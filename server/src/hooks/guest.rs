@@ -57,10 +57,8 @@ impl Server {
     }
 
     fn rows(&self, view: &ReadView, request: &RangeRequest) -> Result<RangeResponse, ReadError> {
-        let range = KeyRange::from_wire(
-            request.key.clone().into(),
-            request.range_end.clone().into(),
-        );
+        let range =
+            KeyRange::from_wire(request.key.clone().into(), request.range_end.clone().into());
         let query = RangeQuery {
             limit: i64::from(request.rows_max),
             revision: request.revision,

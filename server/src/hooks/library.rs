@@ -79,7 +79,10 @@ impl Library {
 }
 
 /// What the deploy fixed, as the host wants it.
-pub(super) fn manifest(spec: &PluginSpec, compiled: &Compiled) -> Result<Manifest, ManifestMistakes> {
+pub(super) fn manifest(
+    spec: &PluginSpec,
+    compiled: &Compiled,
+) -> Result<Manifest, ManifestMistakes> {
     let bytes = |prefixes: &[bytes::Bytes]| prefixes.iter().map(|it| it.to_vec()).collect();
     let draft = ManifestDraft {
         name: Some(spec.name.clone()),

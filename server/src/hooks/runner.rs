@@ -192,7 +192,9 @@ impl Hooks {
                 attended.insert(name.to_owned(), self.start(Arc::clone(plugin), charge));
             }
         }
-        self.inner.library.keep_deployed(&self.inner.consensus.view());
+        self.inner
+            .library
+            .keep_deployed(&self.inner.consensus.view());
     }
 
     async fn end(&self, name: &str, mut one: Attended) {
@@ -210,7 +212,10 @@ impl Hooks {
         let stop = CancellationToken::new();
         let (hooks, stopping) = (self.clone(), stop.clone());
         let task = tokio::spawn(async move {
-            hooks.clone().deliver(plugin, charge, stopping.clone()).await;
+            hooks
+                .clone()
+                .deliver(plugin, charge, stopping.clone())
+                .await;
             if !stopping.is_cancelled() {
                 // Mostly the state has changed, and the runner hears of that too.
                 tokio::time::sleep(RESTART_AFTER).await;
