@@ -10,7 +10,7 @@
 
 mod admin;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod kv;
 mod leases;
 #[cfg(test)]

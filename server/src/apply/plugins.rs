@@ -164,7 +164,8 @@ impl Machine {
         let in_step = plugin.state == PluginState::Running
             && plugin.generation == commit.generation
             && plugin.cursor == commit.from
-            && commit.to >= commit.from;
+            // Forward: an entry that left the cursor where it is could happen twice.
+            && commit.to > commit.from;
         if !in_step {
             return Err(NoEffect::PluginCursor.into());
         }

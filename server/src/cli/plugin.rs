@@ -224,7 +224,7 @@ fn table(plugins: &[PluginStatus]) -> String {
             plugin.state.clone(),
             list(&plugin.watch_prefixes),
             list(&plugin.write_prefixes),
-            format!("{}.{}", plugin.cursor_revision, plugin.cursor_sub_revision),
+            cursor(plugin),
             plugin.lag_revisions.to_string(),
             plugin.effects_committed.to_string(),
             plugin.dead_letters.to_string(),
@@ -234,6 +234,14 @@ fn table(plugins: &[PluginStatus]) -> String {
         ]);
     }
     table.text()
+}
+
+/// A revision, and how much of it if it is not done whole.
+fn cursor(plugin: &PluginStatus) -> String {
+    match plugin.cursor_sub_revision {
+        u32::MAX => plugin.cursor_revision.to_string(),
+        sub => format!("{}.{sub}", plugin.cursor_revision),
+    }
 }
 
 pub(super) fn plugin_json(plugin: &PluginStatus) -> Value {

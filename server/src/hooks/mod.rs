@@ -24,6 +24,8 @@ mod leader;
 mod library;
 mod meters;
 mod runner;
+#[cfg(test)]
+mod tests;
 
 pub use board::{Doing, Shown};
 pub use deployment::{DeployError, Upload};

@@ -96,7 +96,7 @@ impl Edge {
     /// Every service, with etcd's bounds on messages. Health is that of the process, as in etcd:
     /// whoever answers serves.
     #[must_use]
-    pub fn services(&self, plugins: PluginsService) -> Routes {
+    pub fn services(&self, plugins: Option<PluginsService>) -> Routes {
         let received = self
             .limits
             .request_bytes_max
@@ -116,8 +116,11 @@ impl Edge {
             .add_service(bounded!(ClusterServer))
             .add_service(bounded!(MaintenanceServer))
             .add_service(bounded!(KeysServer))
-            .add_service(PluginsServer::new(plugins).max_decoding_message_size(received))
             .add_service(tonic_health::server::health_reporter().1);
+        if let Some(plugins) = plugins {
+            let plugins = PluginsServer::new(plugins).max_decoding_message_size(received);
+            routes.add_service(plugins);
+        }
         let reword = axum::middleware::map_response(oversized::reword);
         routes.routes().into_axum_router().layer(reword).into()
     }

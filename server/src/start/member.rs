@@ -198,7 +198,8 @@ impl Member {
         let pages = crate::http::pages(PagesNode {
             edge: self.edge.clone(),
         });
-        let services = Services::new(self.edge.services(self.plugins.service(&self.edge)), pages);
+        let routes = self.edge.services(Some(self.plugins.service(&self.edge)));
+        let services = Services::new(routes, pages);
         let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive)
             .with_slow_request(config.warning_unary_request_duration);
         for listener in &listeners {

@@ -60,7 +60,7 @@ pub(super) async fn serve_with(limits: Limits) -> Served {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Server::builder().add_routes(edge.services());
+    let server = Server::builder().add_routes(edge.services(None));
     let serving = tokio::spawn(async move {
         server
             .serve_with_incoming(TcpListenerStream::new(listener))
