@@ -132,8 +132,12 @@ impl Consensus {
         *self.inner.leadership.borrow()
     }
 
+    /// Tells of changes from now on.
     pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
-        self.inner.leadership.clone()
+        let mut leadership = self.inner.leadership.clone();
+        // A clone has seen what its original has, which is nothing since the start.
+        leadership.mark_unchanged();
+        leadership
     }
 
     pub fn is_leader(&self) -> bool {
