@@ -152,6 +152,10 @@ impl NodeOptions {
             election_timeout_min: election,
             election_timeout_max: election.saturating_mul(2),
             enable_pre_vote: Some(true),
+            // A leader commits what a quorum of others has on disk, before its own disk has it. One
+            // that crashed in between and led on in the same term would fill the place of a
+            // committed entry with another. It stands for election like everyone.
+            enable_leader_restore: Some(false),
             // `schedule_snapshots` triggers them.
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: self.snapshot_catchup_entries,
