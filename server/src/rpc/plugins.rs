@@ -8,7 +8,6 @@
 mod service {
     use std::sync::Arc;
 
-    use bytes::Bytes;
     use proto::sealkv::v1 as pb;
     use proto::sealkv::v1::plugin_deploy_request::Part;
     use proto::sealkv::v1::plugins_server::Plugins;
@@ -246,7 +245,7 @@ mod service {
                     "sealkv: after the manifest of a deployment only the component follows",
                 ));
             };
-            upload.push(&Bytes::from(chunk))?;
+            upload.push(&chunk)?;
         }
         Ok(upload)
     }
