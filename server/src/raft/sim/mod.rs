@@ -25,7 +25,9 @@ pub(crate) use network::{Line, Port};
 use world::Story;
 
 const MEMBERS: usize = 3;
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 8;
+/// A restarted leader that led on in its old term lost committed entries in these.
+const FOUND: [u64; 3] = [21, 24, 25];
 
 fn story(seed: u64) -> Story {
     if let Ok(filter) = std::env::var("SEALKV_SIM_LOG") {
@@ -83,6 +85,13 @@ fn no_seed_loses_tears_or_reorders_anything() {
         return;
     }
     for seed in 0..number("SEALKV_SIM_SEEDS").unwrap_or(SEEDS) {
+        assert_good(seed);
+    }
+}
+
+#[test]
+fn a_restarted_leader_puts_nothing_in_the_place_of_a_committed_entry() {
+    for seed in FOUND {
         assert_good(seed);
     }
 }
