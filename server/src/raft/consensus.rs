@@ -9,15 +9,16 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use openraft::Raft;
-use openraft::async_runtime::watch::WatchReceiver;
+use openraft::async_runtime::AsyncRuntime;
+use openraft::async_runtime::watch::{Watch as _, WatchReceiver as _, WatchSender as _};
 use parking_lot::Mutex;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::peers::Peers;
 use super::propose::NotProposed;
 use super::read_index::ReadIndex;
 use super::state_machine::{StateHandle, StateMachine};
-use super::types::{MemberNode, TypeConfig};
+use super::types::{MemberNode, Runtime, TypeConfig, Watch, WatchReceiver};
 use super::waiters::Waiters;
 use crate::command::{self, Body, Command, Envelope};
 use crate::lease::lessor::Lessor;
@@ -47,7 +48,7 @@ pub(super) struct Parts {
     pub(super) peers: Peers,
     pub(super) waiters: Arc<Waiters>,
     pub(super) view: Arc<ArcSwap<ReadView>>,
-    pub(super) applied: watch::Receiver<u64>,
+    pub(super) applied: WatchReceiver<u64>,
     pub(super) lessor: Arc<Mutex<Lessor>>,
     pub(super) state: StateHandle,
     pub(super) sealer: Sealer,
@@ -56,7 +57,7 @@ pub(super) struct Parts {
 
 struct Inner {
     parts: Parts,
-    leadership: watch::Receiver<Leadership>,
+    leadership: WatchReceiver<Leadership>,
     read_index: ReadIndex,
     /// Proposals of this leader hold it shared from before they are evaluated until they are
     /// applied; one with VALUE compares that failed its guard once holds it alone.
@@ -86,7 +87,7 @@ impl Consensus {
             latch: RwLock::new(()),
         });
         let consensus = Self { inner };
-        tokio::spawn(consensus.clone().confirm_reads());
+        Runtime::spawn(consensus.clone().confirm_reads());
         consensus
     }
 
@@ -129,11 +130,15 @@ impl Consensus {
     }
 
     pub fn leadership(&self) -> Leadership {
-        *self.inner.leadership.borrow()
+        *self.inner.leadership.borrow_watched()
     }
 
-    pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
-        self.inner.leadership.clone()
+    /// Tells of changes from now on.
+    pub fn watch_leadership(&self) -> WatchReceiver<Leadership> {
+        let mut leadership = self.inner.leadership.clone();
+        // A clone has seen what its original has, which is nothing since the start.
+        drop(leadership.borrow_and_update());
+        leadership
     }
 
     pub fn is_leader(&self) -> bool {
@@ -157,14 +162,14 @@ impl Consensus {
     pub async fn applied_at_least(&self, index: u64) -> Result<(), ProposeError> {
         let mut applied = self.inner.parts.applied.clone();
         applied
-            .wait_for(|at| *at >= index)
+            .wait_until(|at| *at >= index)
             .await
             .map(drop)
             .map_err(|_| ProposeError::Stopped)
     }
 
     /// The applied index as it moves: after a batch of entries is in the published view.
-    pub fn watch_applied(&self) -> watch::Receiver<u64> {
+    pub fn watch_applied(&self) -> WatchReceiver<u64> {
         self.inner.parts.applied.clone()
     }
 
@@ -280,7 +285,7 @@ impl Consensus {
             .is_ok()
         {
             let mut leadership = self.watch_leadership();
-            let gone = leadership.wait_for(|now| now.leader != self.member_id());
+            let gone = leadership.wait_until(|now| now.leader != self.member_id());
             let _ = tokio::time::timeout(Duration::from_millis(700), gone).await;
         }
     }
@@ -292,6 +297,15 @@ impl Consensus {
         if let Err(error) = self.inner.parts.log.close().await {
             tracing::warn!(%error, "the raft log was not closed");
         }
+    }
+
+    /// Why raft has stopped by itself, if it has.
+    #[cfg(test)]
+    pub(super) fn failure(&self) -> Option<String> {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let state = metrics.running_state.as_ref();
+        state.err().map(ToString::to_string)
     }
 
     /// Ends when raft has stopped by itself: a failed log or a poisoned state.
@@ -309,10 +323,10 @@ impl Consensus {
 }
 
 /// openraft publishes much more often than the leader changes.
-fn follow_leadership(raft: &RaftHandle) -> watch::Receiver<Leadership> {
+fn follow_leadership(raft: &RaftHandle) -> WatchReceiver<Leadership> {
     let mut metrics = raft.server_metrics();
-    let (sender, receiver) = watch::channel(Leadership::default());
-    tokio::spawn(async move {
+    let (sender, receiver) = Watch::channel(Leadership::default());
+    Runtime::spawn(async move {
         let mut last_leader = 0;
         loop {
             let now = {

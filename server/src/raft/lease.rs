@@ -7,10 +7,12 @@
 
 use std::time::Duration;
 
+use openraft::async_runtime::AsyncRuntime;
 use proto::sealkv::peer as pb;
 
 use super::consensus::Consensus;
 use super::peers::Lane;
+use super::types::Runtime;
 use crate::access::{Internal, Permitted};
 use crate::clock;
 use crate::command::{LeaseCheckpoint, LeaseExpire};
@@ -238,7 +240,7 @@ impl Consensus {
     /// proposed again by what finds it still undone.
     fn propose_in_background(&self, permitted: Permitted<crate::command::Body>) {
         let this = self.clone();
-        tokio::spawn(async move {
+        Runtime::spawn(async move {
             if let Err(error) = this.propose_at_leader(permitted).await {
                 tracing::debug!(%error, "an entry of the leader's own was not applied");
             }

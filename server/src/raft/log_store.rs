@@ -11,7 +11,6 @@ use std::ops::{Bound, Range, RangeBounds};
 use futures::Stream;
 use futures::stream;
 use openraft::OptionalSend;
-use openraft::async_runtime::AsyncRuntime;
 use openraft::entry::RaftEntry;
 use openraft::errors::LeaderChanged;
 use openraft::storage::{
@@ -20,7 +19,8 @@ use openraft::storage::{
 };
 use openraft::type_config::alias::{EntryOf, LeaderIdOf, VoteOf};
 
-use super::types::{self, Entry, LogId, Runtime, TypeConfig, Vote};
+use super::executor;
+use super::types::{self, Entry, LogId, TypeConfig, Vote};
 use crate::storage::log::{LogEntry, LogError, LogPosition, LogVote, RaftLog};
 
 /// One read, and with it one message to a follower, weighs at most this.
@@ -48,8 +48,8 @@ impl LogStore {
             return decode(entries);
         }
         let log = self.log.clone();
-        let read = Runtime::spawn_blocking(move || log.read(range, READ_BYTES_MAX));
-        decode(read.await?.map_err(io_error)?)
+        let read = executor::blocking(move || log.read(range, READ_BYTES_MAX)).await?;
+        decode(read.map_err(io_error)?)
     }
 
     /// All entries of `range` that the log holds, in reads of the usual weight.
@@ -486,7 +486,7 @@ mod tests {
         let queued = store.append(vec![entry(1, 10)], IOFlushed::signal(sender));
         queued.await.expect("it has room");
         let waited = disk.clone();
-        Runtime::spawn_blocking(move || waited.wait_for_held_sync())
+        tokio::task::spawn_blocking(move || waited.wait_for_held_sync())
             .await
             .expect("the writer comes to its sync");
         let read = store.try_get_log_entries(0..10).await.expect("it reads");

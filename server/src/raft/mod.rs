@@ -6,8 +6,10 @@
 //! Not known here: what a command does, what is stored how.
 
 mod consensus;
+mod executor;
 mod identity;
 mod lease;
+mod link;
 pub mod log_store;
 mod measure;
 mod network;
@@ -17,6 +19,8 @@ mod peers;
 mod propose;
 mod read_index;
 mod replica;
+#[cfg(test)]
+mod sim;
 mod snapshot;
 mod snapshot_schedule;
 mod state_machine;

@@ -210,6 +210,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         let parts = snapshot::parts(head, snapshot.snapshot);
         let request = self.peers.request(self.target, parts);
         let sent = tokio::select! {
+            biased;
             closed = cancel => return Err(StreamingError::Closed(closed)),
             sent = client.install_snapshot(request) => sent,
         };

@@ -5,25 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use openraft::async_runtime::watch::Watch as _;
 use openraft::{Config, Raft, SnapshotPolicy};
 use parking_lot::Mutex;
 use thiserror::Error;
-use tokio::sync::watch;
 
 use super::consensus::{Consensus, Parts};
+use super::executor::Executor;
 use super::identity::Identity;
 use super::log_store::LogStore;
 use super::network::Network;
 use super::peers::Peers;
 use super::state_machine::{Audience, StateMachine};
-use super::types::MemberNode;
+use super::types::{MemberNode, Watch};
 use super::waiters::Waiters;
 use crate::apply::Machine;
 use crate::key_service::KeyringFollower;
 use crate::lease::lessor::Lessor;
 use crate::seal::Sealer;
 use crate::storage::log::RaftLog;
-use crate::storage::{DataDir, Store};
+use crate::storage::{StateDirectory, Store};
 use crate::watch::Hub;
 
 /// What raft is told by the configuration.
@@ -56,7 +57,7 @@ pub enum NodeError {
 pub struct Node {
     pub identity: Identity,
     pub options: NodeOptions,
-    pub directory: Arc<Mutex<DataDir>>,
+    pub directory: Arc<Mutex<dyn StateDirectory>>,
     pub store: Store,
     pub machine: Machine,
     pub log: RaftLog,
@@ -73,14 +74,24 @@ pub struct Node {
 impl Node {
     /// Starts raft on the current runtime.
     pub async fn start(self) -> Result<Consensus, NodeError> {
+        let first = getrandom::u64().map_err(|_| NodeError::Random)?;
+        self.start_with(first, Executor::Threads).await
+    }
+
+    /// `first` is the number of this run's first request; no earlier run of this member has used
+    /// it or one near it.
+    pub(super) async fn start_with(
+        self,
+        first: u64,
+        executor: Executor,
+    ) -> Result<Consensus, NodeError> {
         let config = self.options.raft()?;
         let member_id = self.identity.member_id;
-        let first = getrandom::u64().map_err(|_| NodeError::Random)?;
         let waiters = Waiters::new(first);
         let lessor = Arc::new(Mutex::new(Lessor::new()));
         let view = self.view;
         self.keyring.follow(&view.load().key_table);
-        let (applied_sender, applied) = watch::channel(view.load().applied_index);
+        let (applied_sender, applied) = Watch::channel(view.load().applied_index);
         let audience = Audience {
             member_id,
             view: view.clone(),
@@ -92,7 +103,7 @@ impl Node {
             slow_apply: self.options.slow_apply,
         };
         let state_machine =
-            StateMachine::start(self.machine, self.store, self.directory, audience)?;
+            StateMachine::start(self.machine, self.store, self.directory, audience, executor)?;
         let state = state_machine.handle();
         let network = Network::new(self.peers.clone());
         let log = LogStore::new(self.log.clone());
@@ -156,6 +167,10 @@ impl NodeOptions {
             election_timeout_min: election * 3 / 10,
             election_timeout_max: election * 6 / 10,
             enable_pre_vote: Some(true),
+            // A leader commits what a quorum of others has on disk, before its own disk has it. One
+            // that crashed in between and led on in the same term would fill the place of a
+            // committed entry with another. It stands for election like everyone.
+            enable_leader_restore: Some(false),
             // `schedule_snapshots` triggers them.
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: self.snapshot_catchup_entries,

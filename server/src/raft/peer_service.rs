@@ -12,6 +12,7 @@ use proto::sealkv::peer::peer_server::{Peer, PeerServer};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::consensus::Consensus;
+use super::executor;
 use super::lease::LeaseAtLeader;
 use super::peers::MESSAGE_BYTES_MAX;
 use super::propose::NotProposed;
@@ -22,14 +23,14 @@ use crate::apply::snapshot::SnapshotLoader;
 use crate::command::Envelope;
 use crate::key_service::{KeyService, MintError};
 use crate::replica::ProposeError;
-use crate::storage::{DataDir, StagedState, StoreOptions};
+use crate::storage::{StagedState, StateDirectory};
 
 type Answer<T> = Result<Response<T>, Status>;
 
 pub struct PeerService {
     consensus: Consensus,
     keys: KeyService,
-    directory: Arc<Mutex<DataDir>>,
+    directory: Arc<Mutex<dyn StateDirectory>>,
     storage_keys: StorageKeys,
 }
 
@@ -37,7 +38,7 @@ impl PeerService {
     pub fn new(
         consensus: Consensus,
         keys: KeyService,
-        directory: Arc<Mutex<DataDir>>,
+        directory: Arc<Mutex<dyn StateDirectory>>,
         storage_keys: StorageKeys,
     ) -> PeerServer<Self> {
         PeerServer::new(Self {
@@ -296,7 +297,7 @@ impl PeerService {
         let staged = self
             .directory
             .lock()
-            .stage(self.storage_keys.clone(), StoreOptions::default())
+            .stage_state(self.storage_keys.clone())
             .map_err(|e| failed(&e))?;
         let expected = meta.last_log_id.map(|id| (id.leader_id.term, id.index));
         let mut loader = SnapshotLoader::new(staged.store().clone());
@@ -305,7 +306,7 @@ impl PeerService {
             match message.part {
                 Some(Part::Chunk(chunk)) => {
                     chunks += 1;
-                    loader = tokio::task::spawn_blocking(move || {
+                    loader = executor::blocking(move || {
                         let mut loader = loader;
                         loader.chunk(&chunk).map(|()| loader)
                     })
@@ -314,7 +315,7 @@ impl PeerService {
                     .map_err(|e| failed(&e))?;
                 }
                 Some(Part::ChunksTotal(total)) if total == chunks => {
-                    let (_, applied) = tokio::task::spawn_blocking(move || loader.finish(None))
+                    let (_, applied) = executor::blocking(move || loader.finish(None))
                         .await
                         .map_err(|e| failed(&e))?
                         .map_err(|e| failed(&e))?;

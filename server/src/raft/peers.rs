@@ -13,10 +13,10 @@ use prost::Message;
 use proto::sealkv::peer::Greeting;
 use proto::sealkv::peer::peer_client::PeerClient;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::identity::{Identity, PROTOCOL_MAX, PROTOCOL_MIN};
+use super::link::{Dial, Link};
 use crate::mvcc::read_view::ReadView;
 
 /// Binary metadata of every call between members.
@@ -24,7 +24,7 @@ pub(super) const GREETING: &str = "sealkv-greeting-bin";
 /// Set on a refusal: the callee knows the caller's member id by another data directory.
 pub(super) const BOOTSTRAPPED: &str = "sealkv-bootstrapped";
 
-pub(super) type Client = PeerClient<Channel>;
+pub(super) type Client = PeerClient<Link>;
 
 /// Bulk traffic (log entries, snapshots) must not delay heartbeats and votes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,8 +41,8 @@ pub struct Peers {
 struct Inner {
     identity: Identity,
     view: Arc<ArcSwap<ReadView>>,
-    election_timeout: Duration,
-    channels: Mutex<HashMap<(String, Lane), Channel>>,
+    dial: Dial,
+    links: Mutex<HashMap<(String, Lane), Link>>,
     /// Told when a peer refuses this member because its data directory is not the known one.
     expelled: tokio::sync::watch::Sender<bool>,
 }
@@ -53,14 +53,18 @@ impl Peers {
         view: Arc<ArcSwap<ReadView>>,
         election_timeout: Duration,
     ) -> Self {
-        let channels = Mutex::default();
+        Self::over(identity, view, Dial::Tcp { election_timeout })
+    }
+
+    pub(super) fn over(identity: Identity, view: Arc<ArcSwap<ReadView>>, dial: Dial) -> Self {
+        let links = Mutex::default();
         let expelled = tokio::sync::watch::Sender::new(false);
         Self {
             inner: Arc::new(Inner {
                 identity,
                 view,
-                election_timeout,
-                channels,
+                dial,
+                links,
                 expelled,
             }),
         }
@@ -81,23 +85,13 @@ impl Peers {
         let url = peer_urls
             .first()
             .ok_or_else(|| Status::unavailable("member has no peer URL"))?;
-        let mut channels = self.inner.channels.lock();
-        if let Some(channel) = channels.get(&(url.clone(), lane)) {
-            return Ok(limits(PeerClient::new(channel.clone())));
+        let mut links = self.inner.links.lock();
+        if let Some(link) = links.get(&(url.clone(), lane)) {
+            return Ok(limits(PeerClient::new(link.clone())));
         }
-        let endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|_| Status::unavailable("peer URL cannot be dialled"))?
-            .connect_timeout(Duration::from_secs(1))
-            .tcp_nodelay(true)
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20)
-            // A peer that is stopped or cut off must not hold calls for ever.
-            .http2_keep_alive_interval(self.inner.election_timeout)
-            .keep_alive_timeout(self.inner.election_timeout * 2)
-            .keep_alive_while_idle(true);
-        let channel = endpoint.connect_lazy();
-        channels.insert((url.clone(), lane), channel.clone());
-        Ok(limits(PeerClient::new(channel)))
+        let link = self.inner.dial.dial(url)?;
+        links.insert((url.clone(), lane), link.clone());
+        Ok(limits(PeerClient::new(link)))
     }
 
     /// A request to a member, with the greeting.

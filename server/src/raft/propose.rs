@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::ClientWriteError;
 use openraft::raft::responder::OneshotResponder;
 use proto::sealkv::peer as pb;

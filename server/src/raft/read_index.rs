@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use openraft::async_runtime::AsyncRuntime;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::ReadPolicy;
 use parking_lot::Mutex;
 use proto::sealkv::peer as pb;
@@ -13,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::consensus::Consensus;
 use super::peers::Lane;
+use super::types::Runtime;
 use crate::metrics::metrics;
 use crate::replica::ProposeError;
 
@@ -58,7 +61,7 @@ impl Consensus {
                 answer(batch);
             } else {
                 let this = self.clone();
-                tokio::spawn(async move {
+                Runtime::spawn(async move {
                     if this.applied_at_least(index).await.is_ok() {
                         answer(batch);
                     }

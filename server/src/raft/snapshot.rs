@@ -6,9 +6,12 @@
 use std::sync::Arc;
 
 use futures::Stream;
+use openraft::async_runtime::AsyncRuntime;
 use proto::sealkv::peer as pb;
 use tokio::sync::mpsc;
 
+use super::executor;
+use super::types::Runtime;
 use crate::apply::snapshot::export;
 use crate::mvcc::read_view::ReadView;
 use crate::storage::StagedState;
@@ -33,39 +36,53 @@ impl std::fmt::Debug for SnapshotContent {
 /// Chunks read ahead of the connection.
 const CHUNKS_AHEAD: usize = 4;
 
-/// The messages of one transfer. The state is read on a thread of its own, as fast as the
-/// connection takes it.
+/// The messages of one transfer. The state is read aside from the connection, as fast as that
+/// takes it.
 pub(super) fn parts(
     head: pb::SnapshotHead,
     content: SnapshotContent,
 ) -> impl Stream<Item = pb::SnapshotPart> + Send + 'static {
-    use pb::snapshot_part::Part;
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
-    tokio::task::spawn_blocking(move || {
-        let part = |part| pb::SnapshotPart { part: Some(part) };
+    Runtime::spawn(async move {
         let SnapshotContent::View(view) = content else {
             return;
         };
-        if sender.blocking_send(part(Part::Head(head))).is_err() {
-            return;
+        if let Err(error) = send(head, &view, &sender).await {
+            // Without the closing message the receiver refuses what it has.
+            tracing::warn!(%error, "a snapshot cannot be read to its end");
         }
-        let mut chunks_total = 0;
-        for chunk in export(&view) {
-            match chunk {
-                // Without the closing message the receiver refuses what it has.
-                Err(error) => {
-                    tracing::warn!(%error, "a snapshot cannot be read to its end");
-                    return;
-                }
-                Ok(chunk) => {
-                    if sender.blocking_send(part(Part::Chunk(chunk))).is_err() {
-                        return;
-                    }
-                    chunks_total += 1;
-                }
-            }
-        }
-        let _ = sender.blocking_send(part(Part::ChunksTotal(chunks_total)));
     });
     tokio_stream::wrappers::ReceiverStream::new(receiver)
+}
+
+/// Ends early, and well, when nobody listens any more.
+async fn send(
+    head: pb::SnapshotHead,
+    view: &ReadView,
+    to: &mpsc::Sender<pb::SnapshotPart>,
+) -> std::io::Result<()> {
+    use pb::snapshot_part::Part;
+    let part = |part| pb::SnapshotPart { part: Some(part) };
+    if to.send(part(Part::Head(head))).await.is_err() {
+        return Ok(());
+    }
+    let mut chunks = export(view);
+    let mut chunks_total = 0;
+    loop {
+        let read = move || {
+            let chunk = chunks.next();
+            (chunks, chunk)
+        };
+        let (rest, chunk) = executor::blocking(read).await?;
+        chunks = rest;
+        let Some(chunk) = chunk else { break };
+        let chunk = chunk.map_err(std::io::Error::other)?;
+        if to.send(part(Part::Chunk(chunk))).await.is_err() {
+            return Ok(());
+        }
+        chunks_total += 1;
+    }
+    // Whoever has gone away misses nothing.
+    let _ = to.send(part(Part::ChunksTotal(chunks_total))).await;
+    Ok(())
 }

@@ -14,22 +14,26 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
+use openraft::async_runtime::watch::WatchSender as _;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::measure;
+use super::executor::{self, Executor};
 use super::snapshot::SnapshotContent;
-use super::types::{self, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use super::types::{
+    self, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig, WatchSender,
+};
 use super::waiters::Waiters;
 use crate::apply::{EntryBody, EntryRef, LogPosition, Machine};
 use crate::clock;
 use crate::key_service::KeyringFollower;
 use crate::lease::lessor::Lessor;
-use crate::mvcc::compact::Progress;
+use crate::mvcc::compact::{Compactor, Progress};
 use crate::mvcc::read_view::ReadView;
 use crate::replica::Applied;
-use crate::storage::{DataDir, StagedState, Store};
+use crate::storage::{StagedState, StateDirectory, Store};
 use crate::watch::Hub;
 
 /// Entries applied as one storage batch.
@@ -46,7 +50,7 @@ pub(super) struct Audience {
     pub waiters: Arc<Waiters>,
     pub lessor: Arc<Mutex<Lessor>>,
     /// The applied index, for those who wait for one.
-    pub applied: watch::Sender<u64>,
+    pub applied: WatchSender<u64>,
     /// An apply that takes longer is logged.
     pub(super) slow_apply: Duration,
 }
@@ -60,37 +64,70 @@ enum Job {
     Promote(Duration, oneshot::Sender<()>),
 }
 
-/// The apply thread's inbox.
+/// How work comes to the state.
+#[derive(Clone)]
+enum Jobs {
+    /// The apply thread's inbox.
+    Thread(std_mpsc::Sender<Job>),
+    #[cfg(test)]
+    Inline(Arc<Mutex<Worker>>),
+}
+
+impl Jobs {
+    fn send(&self, job: Job) -> io::Result<()> {
+        match self {
+            Self::Thread(inbox) => inbox
+                .send(job)
+                .map_err(|_| io::Error::other("the apply thread has stopped")),
+            #[cfg(test)]
+            Self::Inline(worker) => {
+                worker.lock().work(job);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The way to the state.
 #[derive(Clone)]
 pub(super) struct StateMachine {
-    jobs: std_mpsc::Sender<Job>,
+    jobs: Jobs,
     shown: Arc<Shown>,
 }
 
 impl StateMachine {
-    /// Starts the apply thread over this state.
+    /// Starts what applies to this state.
     pub(super) fn start(
         machine: Machine,
         store: Store,
-        directory: Arc<Mutex<DataDir>>,
+        directory: Arc<Mutex<dyn StateDirectory>>,
         audience: Audience,
+        executor: Executor,
     ) -> io::Result<Self> {
-        let (jobs, inbox) = std_mpsc::channel();
         let shown = Arc::new(Shown {
             store: Mutex::new(store),
             freed_through: AtomicI64::new(i64::MIN),
         });
-        let compactor = CompactionThread::start(&machine, shown.clone())?;
+        let compactor = Compaction::start(&machine, shown.clone(), executor)?;
         let worker = Worker {
             machine,
             shown: shown.clone(),
             directory,
             audience,
             compactor,
+            executor,
         };
-        std::thread::Builder::new()
-            .name("apply".into())
-            .spawn(move || worker.run(&inbox))?;
+        let jobs = match executor {
+            Executor::Threads => {
+                let (jobs, inbox) = std_mpsc::channel();
+                std::thread::Builder::new()
+                    .name("apply".into())
+                    .spawn(move || worker.run(&inbox))?;
+                Jobs::Thread(jobs)
+            }
+            #[cfg(test)]
+            Executor::Inline => Jobs::Inline(Arc::new(Mutex::new(worker))),
+        };
         Ok(Self { jobs, shown })
     }
 
@@ -105,7 +142,7 @@ impl StateMachine {
 /// What the rest of this module asks of the apply thread and its state.
 #[derive(Clone)]
 pub(super) struct StateHandle {
-    jobs: std_mpsc::Sender<Job>,
+    jobs: Jobs,
     shown: Arc<Shown>,
 }
 
@@ -131,47 +168,50 @@ impl StateHandle {
     }
 }
 
-async fn ask<T>(
-    jobs: &std_mpsc::Sender<Job>,
-    job: impl FnOnce(oneshot::Sender<T>) -> Job,
-) -> io::Result<T> {
-    let gone = || io::Error::other("the apply thread has stopped");
+async fn ask<T>(jobs: &Jobs, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> io::Result<T> {
     let (sender, answer) = oneshot::channel();
-    jobs.send(job(sender)).map_err(|_| gone())?;
-    answer.await.map_err(|_| gone())
+    jobs.send(job(sender))?;
+    answer
+        .await
+        .map_err(|_| io::Error::other("the apply thread has stopped"))
 }
 
 struct Worker {
     machine: Machine,
     shown: Arc<Shown>,
-    directory: Arc<Mutex<DataDir>>,
+    directory: Arc<Mutex<dyn StateDirectory>>,
     audience: Audience,
-    compactor: CompactionThread,
+    compactor: Compaction,
+    executor: Executor,
 }
 
 impl Worker {
     fn run(mut self, inbox: &std_mpsc::Receiver<Job>) {
         while let Ok(job) = inbox.recv() {
-            // A caller that has gone away does not need its answer.
-            match job {
-                Job::Apply(entries, answer) => {
-                    let _ = answer.send(self.apply(&entries));
-                }
-                Job::State(answer) => {
-                    let _ = answer.send(self.state());
-                }
-                Job::Store(answer) => {
-                    let _ = answer.send(self.shown.store.lock().clone());
-                }
-                Job::Install(staged, answer) => {
-                    let _ = answer.send(self.install(*staged));
-                }
-                Job::Promote(extend, answer) => {
-                    let view = self.audience.view.load();
-                    let mut lessor = self.audience.lessor.lock();
-                    lessor.promote(&view.leases.read(), clock::monotonic(), extend);
-                    let _ = answer.send(());
-                }
+            self.work(job);
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        // A caller that has gone away does not need its answer.
+        match job {
+            Job::Apply(entries, answer) => {
+                let _ = answer.send(self.apply(&entries));
+            }
+            Job::State(answer) => {
+                let _ = answer.send(self.state());
+            }
+            Job::Store(answer) => {
+                let _ = answer.send(self.shown.store.lock().clone());
+            }
+            Job::Install(staged, answer) => {
+                let _ = answer.send(self.install(*staged));
+            }
+            Job::Promote(extend, answer) => {
+                let view = self.audience.view.load();
+                let mut lessor = self.audience.lessor.lock();
+                lessor.promote(&view.leases.read(), clock::monotonic(), extend);
+                let _ = answer.send(());
             }
         }
     }
@@ -224,7 +264,10 @@ impl Worker {
             self.compactor.wake();
         }
         audience.hub.publish(&outcome.events, &outcome.view);
-        audience.applied.send_replace(last.log_id.index);
+        audience.applied.send_if_modified(|applied| {
+            *applied = last.log_id.index;
+            true
+        });
         for (request, reply) in outcome.replies {
             let applied = Applied {
                 reply,
@@ -255,11 +298,11 @@ impl Worker {
         let store = self
             .directory
             .lock()
-            .publish(staged, Some(&superseded))
+            .publish_state(staged, &superseded)
             .map_err(io::Error::other)?;
         self.machine =
             Machine::recover(store, self.audience.member_id).map_err(io::Error::other)?;
-        self.compactor = CompactionThread::start(&self.machine, self.shown.clone())?;
+        self.compactor = Compaction::start(&self.machine, self.shown.clone(), self.executor)?;
         let audience = &self.audience;
         let view = self.machine.view();
         audience.keyring.follow(&view.key_table);
@@ -267,7 +310,10 @@ impl Worker {
         // A member that installs a snapshot follows a leader: its own clocks stand still.
         audience.lessor.lock().demote();
         audience.hub.reset(view.clone());
-        audience.applied.send_replace(view.applied_index);
+        audience.applied.send_if_modified(|applied| {
+            *applied = view.applied_index;
+            true
+        });
         audience.waiters.overtaken_by_snapshot(view.applied_term);
         tracing::info!(applied_index = view.applied_index, "installed a snapshot");
         Ok(())
@@ -330,7 +376,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 }
 
 /// A snapshot is the applied state itself: nothing is copied until one is sent.
-async fn current(jobs: &std_mpsc::Sender<Job>) -> io::Result<Option<Snapshot>> {
+async fn current(jobs: &Jobs) -> io::Result<Option<Snapshot>> {
     let (applied, last_membership, view) = ask(jobs, Job::State).await?;
     Ok(applied.map(|last| Snapshot {
         meta: SnapshotMeta {
@@ -343,7 +389,7 @@ async fn current(jobs: &std_mpsc::Sender<Job>) -> io::Result<Option<Snapshot>> {
 
 /// Makes the applied state durable in the store, so that the log before it may be purged.
 pub(super) struct Builder {
-    jobs: std_mpsc::Sender<Job>,
+    jobs: Jobs,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
@@ -354,9 +400,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             .await?
             .ok_or_else(|| io::Error::other("nothing has been applied yet"))?;
         let store = ask(&self.jobs, Job::Store).await?;
-        tokio::task::spawn_blocking(move || store.persist())
-            .await
-            .map_err(io::Error::other)?
+        executor::blocking(move || store.persist())
+            .await?
             .map_err(io::Error::other)?;
         Ok(snapshot)
     }
@@ -367,42 +412,83 @@ const SLICE_KEYS_MAX: usize = 1_000;
 /// Between slices, so that foreground work comes first (etcd: 10 ms).
 const SLICE_PAUSE: Duration = Duration::from_millis(10);
 
-/// Frees what is logically compacted, in slices, on a thread of its own. Ends with its handle.
-struct CompactionThread {
-    wake: std_mpsc::Sender<()>,
+/// Frees what is logically compacted, in slices, beside everything else. Ends with its handle.
+struct Compaction {
+    wake: mpsc::UnboundedSender<()>,
 }
 
-impl CompactionThread {
+/// What is to be done after a slice.
+enum AfterSlice {
+    Pause,
+    Wait,
+    Stop,
+}
+
+impl Compaction {
     /// The first pass starts at once: one may have been cut short by the last stop.
-    fn start(machine: &Machine, shown: Arc<Shown>) -> io::Result<Self> {
-        let mut compactor = machine.compactor();
-        let (wake, woken) = std_mpsc::channel();
-        std::thread::Builder::new()
-            .name("compaction".into())
-            .spawn(move || {
-                loop {
-                    match compactor.slice(SLICE_KEYS_MAX) {
-                        Ok(Progress::Working { .. }) => std::thread::sleep(SLICE_PAUSE),
-                        Ok(Progress::Finished { compact_revision }) => {
-                            shown
-                                .freed_through
-                                .store(compact_revision, Ordering::Release);
-                            if woken.recv().is_err() {
-                                return;
-                            }
-                        }
-                        Err(error) => {
-                            tracing::error!(%error, "compaction stopped");
-                            return;
-                        }
-                    }
-                }
-            })?;
+    fn start(machine: &Machine, shown: Arc<Shown>, executor: Executor) -> io::Result<Self> {
+        let compactor = machine.compactor();
+        let (wake, woken) = mpsc::unbounded_channel();
+        match executor {
+            Executor::Threads => {
+                std::thread::Builder::new()
+                    .name("compaction".into())
+                    .spawn(move || run_compaction(compactor, woken, &shown))?;
+            }
+            #[cfg(test)]
+            Executor::Inline => {
+                use openraft::async_runtime::AsyncRuntime;
+                types::Runtime::spawn(simulate_compaction(compactor, woken, shown));
+            }
+        }
         Ok(Self { wake })
     }
 
     fn wake(&self) {
-        // A thread that has ended said why.
+        // One that has stopped said why.
         let _ = self.wake.send(());
+    }
+}
+
+fn run_compaction(mut compactor: Compactor, mut woken: mpsc::UnboundedReceiver<()>, shown: &Shown) {
+    loop {
+        match slice(&mut compactor, SLICE_KEYS_MAX, shown) {
+            AfterSlice::Pause => std::thread::sleep(SLICE_PAUSE),
+            AfterSlice::Wait if woken.blocking_recv().is_some() => {}
+            AfterSlice::Wait | AfterSlice::Stop => return,
+        }
+    }
+}
+
+/// The same without a thread, in slices so small that much happens between them.
+#[cfg(test)]
+async fn simulate_compaction(
+    mut compactor: Compactor,
+    mut woken: mpsc::UnboundedReceiver<()>,
+    shown: Arc<Shown>,
+) {
+    const SLICE_KEYS: usize = 2;
+    loop {
+        match slice(&mut compactor, SLICE_KEYS, &shown) {
+            AfterSlice::Pause => tokio::time::sleep(SLICE_PAUSE).await,
+            AfterSlice::Wait if woken.recv().await.is_some() => {}
+            AfterSlice::Wait | AfterSlice::Stop => return,
+        }
+    }
+}
+
+fn slice(compactor: &mut Compactor, keys_max: usize, shown: &Shown) -> AfterSlice {
+    match compactor.slice(keys_max) {
+        Ok(Progress::Working { .. }) => AfterSlice::Pause,
+        Ok(Progress::Finished { compact_revision }) => {
+            shown
+                .freed_through
+                .store(compact_revision, Ordering::Release);
+            AfterSlice::Wait
+        }
+        Err(error) => {
+            tracing::error!(%error, "compaction stopped");
+            AfterSlice::Stop
+        }
     }
 }

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes};
+use openraft::async_runtime::{AsyncRuntime, watch};
 use openraft::impls::leader_id_std;
 use openraft::{OptionalSend, RaftTypeConfig};
 use thiserror::Error;
@@ -28,8 +29,17 @@ use thiserror::Error;
 /// A member's id by etcd's rule.
 pub type MemberId = u64;
 
-/// The runtime raft runs on; a seeded simulation puts its own here.
+/// The runtime raft runs on. A task of raft's is spawned through it, so that the simulation can
+/// end a member as a crash does.
+#[cfg(not(test))]
 pub type Runtime = openraft::impls::TokioRuntime;
+#[cfg(test)]
+pub type Runtime = super::sim::Runtime;
+
+/// A value and whoever waits for the next one.
+pub type Watch = <Runtime as AsyncRuntime>::Watch;
+pub type WatchSender<T> = <Watch as watch::Watch>::Sender<T>;
+pub type WatchReceiver<T> = <Watch as watch::Watch>::Receiver<T>;
 
 /// The types raft is built with. Standard leader ids: one leader per term.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

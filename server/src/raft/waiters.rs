@@ -113,11 +113,13 @@ impl Waiters {
     fn fail(&self, which: impl Fn(&Waiting) -> bool, error: &ProposeError) {
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let gone: Vec<u64> = shard
+            let mut gone: Vec<u64> = shard
                 .iter()
                 .filter(|(_, w)| which(w))
                 .map(|(seq, _)| *seq)
                 .collect();
+            // In the order in which they came, not in the map's.
+            gone.sort_unstable();
             for seq in gone {
                 if let Some(waiting) = shard.remove(&seq) {
                     let _ = waiting.sender.send(Err(*error));

@@ -49,6 +49,33 @@ pub struct StagedState {
     published: bool,
 }
 
+/// Where a member's states live, one of them at a time.
+pub trait StateDirectory: Send {
+    /// An empty store beside the live one.
+    fn stage_state(&mut self, keys: keys::StorageKeys) -> Result<StagedState, DirectoryError>;
+
+    /// Makes a staged state the live one, durably, at once.
+    fn publish_state(
+        &mut self,
+        staged: StagedState,
+        superseded: &Store,
+    ) -> Result<Store, DirectoryError>;
+}
+
+impl StateDirectory for DataDir {
+    fn stage_state(&mut self, keys: keys::StorageKeys) -> Result<StagedState, DirectoryError> {
+        self.stage(keys, StoreOptions::default())
+    }
+
+    fn publish_state(
+        &mut self,
+        staged: StagedState,
+        superseded: &Store,
+    ) -> Result<Store, DirectoryError> {
+        self.publish(staged, Some(superseded))
+    }
+}
+
 impl DataDir {
     /// Creates the directory, for its owner alone, if it is missing.
     pub fn open(root: &Path) -> Result<Self, DirectoryError> {
@@ -153,6 +180,21 @@ impl DataDir {
 }
 
 impl StagedState {
+    #[cfg(test)]
+    pub(super) fn new(store: Store, number: u64) -> Self {
+        let published = false;
+        Self {
+            store,
+            number,
+            published,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     pub fn store(&self) -> &Store {
         &self.store
     }

@@ -37,6 +37,8 @@ struct Shared {
 #[derive(Default)]
 struct Tables {
     committed: u64,
+    /// The batch that a power cut leaves in any case; none where power never fails.
+    persisted: Option<u64>,
     rows: [BTreeMap<Bytes, Versions>; Keyspace::COUNT],
 }
 
@@ -44,7 +46,8 @@ impl Engine for MemoryEngine {
     fn commit(&self, changes: Vec<StoredChange>) -> Result<(), EngineError> {
         let mut tables = self.shared.tables.write();
         let batch = tables.committed + 1;
-        let oldest = self.shared.snapshots.lock().keys().next().copied();
+        let pinned = self.shared.snapshots.lock().keys().next().copied();
+        let oldest = pinned.into_iter().chain(tables.persisted).min();
         for change in changes {
             let table = &mut tables.rows[change.keyspace.ordinal()];
             let versions = table.entry(change.key).or_default();
@@ -64,6 +67,10 @@ impl Engine for MemoryEngine {
     }
 
     fn persist(&self) -> Result<(), EngineError> {
+        let mut tables = self.shared.tables.write();
+        if tables.persisted.is_some() {
+            tables.persisted = Some(tables.committed);
+        }
         Ok(())
     }
 
@@ -78,6 +85,46 @@ impl Engine for MemoryEngine {
     }
 
     fn retire(&self) {}
+}
+
+#[cfg(test)]
+impl MemoryEngine {
+    /// Remembers what a power cut may take.
+    pub(crate) fn with_power_cuts() -> Self {
+        let engine = Self::default();
+        engine.shared.tables.write().persisted = Some(0);
+        engine
+    }
+
+    /// What is found after a crash. Of the newest batches that were not persisted, `lost` are
+    /// gone; it is told how many there are.
+    pub(crate) fn crash(&self, lost: impl FnOnce(u64) -> u64) -> Self {
+        let tables = self.shared.tables.read();
+        let persisted = tables.persisted.unwrap_or(tables.committed);
+        let at = tables.committed - lost(tables.committed - persisted);
+        let newest = |versions: &Versions| {
+            let newer = versions.partition_point(|(batch, _)| *batch <= at);
+            let newest = versions[..newer].last();
+            newest.filter(|(_, row)| row.is_some()).cloned()
+        };
+        let survivors = |rows: &BTreeMap<Bytes, Versions>| {
+            rows.iter()
+                .filter_map(|(key, versions)| Some((key.clone(), vec![newest(versions)?])))
+                .collect()
+        };
+        let tables = Tables {
+            committed: at,
+            persisted: Some(at),
+            rows: tables.rows.each_ref().map(survivors),
+        };
+        let shared = Shared {
+            tables: RwLock::new(tables),
+            snapshots: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
 }
 
 /// Keeps what a snapshot at `oldest` sees and everything newer.

@@ -15,11 +15,13 @@ pub mod layout;
 pub mod log;
 mod marker;
 mod memory;
+#[cfg(test)]
+pub(crate) mod memory_directory;
 pub mod sealed;
 pub mod store;
 
 pub use batch::{Batch, Pending};
-pub use directory::{DataDir, StagedState};
+pub use directory::{DataDir, StagedState, StateDirectory};
 pub use error::{DirectoryError, StorageError};
 pub use layout::{Keyspace, StoredKey};
 pub use sealed::{RowSealer, RowUnopened};
