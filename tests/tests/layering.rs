@@ -61,12 +61,15 @@ fn files_of(part: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The code of a file without its comments; good enough for looking for paths.
+/// The code of a file without its comments and texts; good enough for looking for paths.
 fn code(path: &Path) -> String {
     let text =
         std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
+    let without_comments = text
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default());
+    without_comments
+        .map(|line| line.split('"').step_by(2).collect::<Vec<_>>().join(""))
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -120,7 +123,8 @@ fn dependencies(part: &str) -> BTreeSet<String> {
 #[test]
 fn crates_depend_only_along_the_arrows() {
     for (part, allowed) in ARROWS {
-        for (other, _) in ARROWS {
+        // A crate may name itself, to have a feature of its own in its tests.
+        for (other, _) in ARROWS.into_iter().filter(|(other, _)| *other != part) {
             let depends = dependencies(part).contains(other);
             assert!(
                 !depends || allowed.contains(&other),

@@ -396,6 +396,31 @@ async fn old_revisions_can_be_read_inside_a_transaction() {
     assert_eq!(client.value("b").await.unwrap(), Some(Bytes::new()));
 }
 
+/// etcd compares it with the compacted revision as it stands, whether the transaction writes or not.
+#[tokio::test]
+async fn a_negative_revision_inside_a_transaction_is_compacted() {
+    let cluster = Cluster::single().await;
+    let client = cluster.client().await;
+    for value in ["1", "2", "3"] {
+        client.put("a", value).await.unwrap();
+    }
+    client.compact(3).await.unwrap();
+    let negative = || {
+        txn::range(pb::RangeRequest {
+            key: "a".into(),
+            revision: -2,
+            ..Default::default()
+        })
+    };
+    for operations in [vec![negative()], vec![negative(), txn::put("b", "")]] {
+        let refused = client.txn(txn::always(operations)).await.unwrap_err();
+        assert_eq!(
+            refused.message(),
+            "etcdserver: mvcc: required revision has been compacted"
+        );
+    }
+}
+
 #[tokio::test]
 async fn sorted_and_limited_ranges_inside_a_transaction() {
     use pb::range_request::{SortOrder, SortTarget};

@@ -1,3 +1,5 @@
+//! Tests of the keyring: what opens, what does not, and what changes do to it.
+
 use super::*;
 use crate::sealed::SEALED_VALUE_OVERHEAD_BYTES;
 use crate::table::change::{CloseVersion, KeyChange};

@@ -1,3 +1,5 @@
+//! Tests of `member.key`: made, read back, damaged, refused.
+
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 

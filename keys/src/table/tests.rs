@@ -1,3 +1,5 @@
+//! Tests of the key table: every change, applied and refused.
+
 use std::sync::Arc;
 
 use proptest::collection::vec;

@@ -264,6 +264,10 @@ pub fn run_read_only(view: &ReadView, txn: &Txn) -> Result<TxnReply, ReadError> 
     let mut responses = Vec::new();
     for op in chosen.branch(txn) {
         if let Op::Range(query) = op {
+            // As in a transaction that writes, and unlike a lone range, negative is not "the newest".
+            if query.revision < 0 && query.revision < view.compact_revision {
+                return Err(ReadError::Compacted);
+            }
             responses.push(OpReply::Range(read::range(view, query)?));
         }
     }
