@@ -39,5 +39,5 @@ if [ ! -x "$out/etcdctl-debian" ]; then
 	if [ -x /usr/bin/etcdctl ]; then ln -sf /usr/bin/etcdctl "$out/etcdctl-debian"; else echo "interop: Debian's etcdctl is not there and cannot be installed; its checks are skipped"; fi
 fi
 
-"$out/etcd" --version | head -1
-"$out/etcdctl" version | head -1
+"$out/etcd" --version | sed -n 1p
+"$out/etcdctl" version | sed -n 1p
