@@ -19,8 +19,8 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::measure;
 use super::executor::{self, Executor};
+use super::measure;
 use super::snapshot::SnapshotContent;
 use super::types::{
     self, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig, WatchSender,
