@@ -23,7 +23,7 @@ use super::library::{self, Library, Unrunnable};
 use super::meters::Meters;
 use crate::access::{Internal, Permitted};
 use crate::command::{PluginState, SetPluginState};
-use crate::raft::Consensus;
+use crate::raft::{Consensus, Watched as _};
 use crate::seal::Sealer;
 use crate::tables::plugins::{Plugin, PluginTable};
 

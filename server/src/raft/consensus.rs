@@ -169,8 +169,15 @@ impl Consensus {
     }
 
     /// The applied index as it moves: after a batch of entries is in the published view.
-    pub fn watch_applied(&self) -> WatchReceiver<u64> {
-        self.inner.parts.applied.clone()
+    pub fn watch_applied(&self) -> tokio::sync::watch::Receiver<u64> {
+        let mut applied = self.inner.parts.applied.clone();
+        let (sender, receiver) = tokio::sync::watch::channel(*applied.borrow_watched());
+        Runtime::spawn(async move {
+            while applied.changed().await.is_ok() && !sender.is_closed() {
+                sender.send_replace(*applied.borrow_watched());
+            }
+        });
+        receiver
     }
 
     pub(crate) fn peer_urls(&self, member: u64) -> Option<Vec<String>> {

@@ -34,7 +34,6 @@ impl Dial {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's own error type")]
 fn channel(url: &str, election_timeout: Duration) -> Result<Channel, Status> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|_| Status::unavailable("peer URL cannot be dialled"))?

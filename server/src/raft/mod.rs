@@ -31,5 +31,7 @@ mod wire;
 pub use consensus::{Consensus, Leadership};
 pub use identity::{Identity, cluster_id, member_id};
 pub use node::{Node, NodeOptions};
+/// Waiting for the next value of what this module shows as it changes.
+pub use openraft::async_runtime::watch::WatchReceiver as Watched;
 pub use peer_service::PeerService;
 pub use peers::{Lane, Peers};

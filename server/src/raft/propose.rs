@@ -96,7 +96,7 @@ impl Consensus {
                     Err(NotProposed::Refused(error)) => return Err(error),
                     Err(NotProposed::NotLeader) => {
                         self.waiters().not_proposed(ticket.seq);
-                        self.leader_may_have_changed().await;
+                        self.leader_may_have_changed().await?;
                     }
                 }
             }
@@ -138,10 +138,13 @@ impl Consensus {
         }
     }
 
-    /// Waits for news of the leader, or a moment.
-    async fn leader_may_have_changed(&self) {
+    /// Waits for news of the leader, or a moment. There is none once raft has stopped.
+    async fn leader_may_have_changed(&self) -> Result<(), ProposeError> {
         let mut leadership = self.watch_leadership();
-        let _ = tokio::time::timeout(LEADER_RETRY, leadership.changed()).await;
+        match tokio::time::timeout(LEADER_RETRY, leadership.changed()).await {
+            Ok(Err(_)) => Err(ProposeError::Stopped),
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
     }
 
     /// The answer of the entry, or why it was certainly not appended.

@@ -8,7 +8,6 @@
 mod service {
     use std::sync::Arc;
 
-    use bytes::Bytes;
     use proto::sealkv::v1 as pb;
     use proto::sealkv::v1::plugin_deploy_request::Part;
     use proto::sealkv::v1::plugins_server::Plugins;

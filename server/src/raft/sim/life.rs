@@ -72,6 +72,11 @@ impl Life {
         };
         let task = tokio::spawn(living);
         let mut state = self.state.lock();
+        if state.ended {
+            // The other end of a call may be late to see it.
+            task.abort();
+            return task;
+        }
         if state.tasks.len() >= TASKS_KEPT {
             state.tasks.retain(|task| !task.is_finished());
         }

@@ -25,7 +25,10 @@ pub(crate) use network::{Line, Port};
 use world::Story;
 
 const MEMBERS: usize = 3;
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 8;
+/// Found: committed entries lost to a leader that restarted and led on in its old term; proposals
+/// that spun once raft had stopped.
+const FOUND: [u64; 5] = [20, 21, 22, 24, 25];
 
 fn story(seed: u64) -> Story {
     if let Ok(filter) = std::env::var("SEALKV_SIM_LOG") {
@@ -83,6 +86,13 @@ fn no_seed_loses_tears_or_reorders_anything() {
         return;
     }
     for seed in 0..number("SEALKV_SIM_SEEDS").unwrap_or(SEEDS) {
+        assert_good(seed);
+    }
+}
+
+#[test]
+fn no_seed_that_found_something_finds_it_again() {
+    for seed in FOUND {
         assert_good(seed);
     }
 }
