@@ -612,7 +612,8 @@ fn a_range_sorts_filters_and_limits_as_etcd_does() {
             limit: 1,
             ..modified
         }),
-        answer("c", true)
+        answer("b", true),
+        "without an order the limit comes first: of a and b, b was modified before"
     );
     let version = RangeQuery {
         sort_target: SortTarget::Version,

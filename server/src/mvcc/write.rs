@@ -231,7 +231,21 @@ impl<'a> Write<'a> {
         }
     }
 
+    /// An event's previous record is that of the revision before. An open-ended delete can meet what
+    /// its own transaction has put, as etcd sees no overlap there.
+    fn before_this_revision(&self, prev: RecordRef) -> Option<RecordRef> {
+        if prev.at.main != self.revision {
+            return Some(prev);
+        }
+        let own = |event: &&Event| event.record.at == prev.at && event.record.key == prev.key;
+        match self.events.iter().rev().find(own) {
+            Some(put) => put.prev.clone(),
+            None => Some(prev),
+        }
+    }
+
     fn push(&mut self, kind: Kind, record: RecordRef, value: Bytes, prev: Option<RecordRef>) {
+        let prev = prev.and_then(|prev| self.before_this_revision(prev));
         self.events.push(Event {
             kind,
             record,

@@ -108,9 +108,14 @@ fn to_wire(
 }
 
 fn prev(values: &Values<'_>, shared: &EventRef) -> Result<Option<KeyValue>, ValueError> {
-    let Some(row) = &shared.event().prev else {
+    let event = shared.event();
+    let Some(row) = &event.prev else {
         return Ok(None);
     };
+    // etcd reads it one revision back, which a compaction forbids even while the row is still there.
+    if event.record.at.main - 1 < values.view.compact_revision_now() {
+        return Ok(None);
+    }
     let value = shared.prev(|_| -> Result<Option<Bytes>, ValueError> {
         Ok(values.prev(row)?.map(|kv| kv.value))
     })?;
