@@ -45,10 +45,10 @@ fn build_sealkv() -> PathBuf {
     cargo.current_dir(workspace()).args([
         "build",
         "--quiet",
-        "-p",
-        "sealkv-server",
-        "--bin",
-        "sealkv",
+        // The whole workspace, tests included, as `cargo test` builds it: with other features the
+        // dependencies would be compiled once more.
+        "--workspace",
+        "--all-targets",
         "--profile",
         profile,
     ]);

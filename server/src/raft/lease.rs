@@ -35,6 +35,8 @@ pub(super) enum LeaseAtLeader {
 
 /// How often the leader looks for expired leases (etcd: 500 ms).
 const EXPIRY_EVERY: Duration = Duration::from_millis(100);
+/// While this member leads and has not applied its term yet.
+const PROMOTION_POLL: Duration = Duration::from_millis(2);
 /// Leases in one expiry entry.
 const EXPIRED_PER_ENTRY: usize = 500;
 /// Leases in one checkpoint entry.
@@ -199,7 +201,16 @@ impl Consensus {
     pub async fn watch_leases(self, election_timeout: Duration) {
         let mut primary_in = 0;
         loop {
-            tokio::time::sleep(EXPIRY_EVERY).await;
+            // A new leader's clocks start as soon as it has applied its term, before it is asked
+            // for leases.
+            let leadership = self.leadership();
+            let starting = leadership.leader == self.member_id() && leadership.term != primary_in;
+            tokio::time::sleep(if starting {
+                PROMOTION_POLL
+            } else {
+                EXPIRY_EVERY
+            })
+            .await;
             let leadership = self.leadership();
             if !self.leads_with_applied_term() {
                 if primary_in != 0 && leadership.term != primary_in {
@@ -215,6 +226,13 @@ impl Consensus {
                 primary_in = leadership.term;
             }
             self.end_expired(leadership.term).await;
+        }
+    }
+
+    /// Returns once the leases' clocks run, if it is this member that has to keep them.
+    pub async fn leases_are_kept(&self) {
+        while self.is_leader() && !self.lessor().lock().is_primary() {
+            tokio::time::sleep(PROMOTION_POLL).await;
         }
     }
 

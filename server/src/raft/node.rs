@@ -167,6 +167,8 @@ impl NodeOptions {
             election_timeout_min: election * 3 / 10,
             election_timeout_max: election * 6 / 10,
             enable_pre_vote: Some(true),
+            // A leader that hears nobody falls silent, so that the others elect one who does.
+            quorum_loss_probe_interval: Some(election * 2),
             // A leader commits what a quorum of others has on disk, before its own disk has it. One
             // that crashed in between and led on in the same term would fill the place of a
             // committed entry with another. It stands for election like everyone.

@@ -189,6 +189,7 @@ impl Member {
         let ready = async {
             self.keys.ready().await;
             while consensus.read_barrier().await.is_err() {}
+            consensus.leases_are_kept().await;
         };
         tokio::select! {
             () = ready => {}
