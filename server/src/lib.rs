@@ -1,4 +1,15 @@
-//! server
+//! The server: an etcd v3 member that seals what it stores.
+//!
+//! ```text
+//! a put:          rpc/kv → rpc/parse → access → seal → raft/propose (here, or at the leader)
+//!                   → raft/state_machine → apply → mvcc/write → storage; back by the typed reply
+//! a watch event:  mvcc/write → watch/hub → watch/watcher → seal → rpc/watch
+//! a late watcher: watch/catch_up → mvcc/history
+//! a plugin:       mvcc/history → hooks/delivery → the guest → raft/propose, as leader
+//! ```
+//!
+//! `start` puts the parts together. Only `raft` knows openraft, only `storage` knows fjall and the
+//! data directory, only `seal` and the key service hold keys, only `rpc` knows gRPC.
 
 pub mod access;
 pub mod apply;
