@@ -336,8 +336,10 @@ impl Envelope {
         self.flags & FLAG_SEALED_OPERANDS != 0
     }
 
-    /// Clients' writes, and what a member says of itself. The rest only a leader proposes, for
-    /// itself: a forwarded one could act for a leader that is none any more.
+    /// Clients' writes, plugins' deployment, and what a member says of itself, its acknowledgement
+    /// of the root key among them: that one is a change of the key table like any other, and the
+    /// table's own rules refuse what does not fit. The rest only a leader proposes, for itself: a
+    /// forwarded one could act for a leader that is none any more.
     #[must_use]
     pub fn may_be_forwarded(&self) -> bool {
         matches!(self.kind, 1..=4 | 10 | 11 | 20 | 30 | 31 | 40..=43)

@@ -5,7 +5,7 @@
 //! keys are minted by a leader that has applied its own term, and used only once their entry is
 //! applied.
 //!
-//! Not known here: storage, gRPC, what is sealed.
+//! Not known here: storage, clients, what is sealed.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -8,8 +8,9 @@
 //! a plugin:       mvcc/history → hooks/delivery → the guest → raft/propose, as leader
 //! ```
 //!
-//! `start` puts the parts together. Only `raft` knows openraft, only `storage` knows fjall and the
-//! data directory, only `seal` and the key service hold keys, only `rpc` knows gRPC.
+//! `start` puts the parts together. Only `raft` knows openraft and the peer protocol's other end,
+//! only `storage` knows fjall and the data directory, only `rpc` knows clients' gRPC services;
+//! plaintext values and their keys meet in `seal` alone.
 
 pub mod access;
 pub mod apply;

@@ -208,7 +208,7 @@ fn warn_of_generated_key(path: &Path) {
         key_file = %path.display(),
         data_dir = %path.with_extension("").display(),
         "generated a root key file beside the data directory; it protects only data that leaves \
-         this machine without it: move it elsewhere and name it with --key-file, or use \
+         this machine without it: move it elsewhere and name it with --root-key-file, or use \
          --key-provider=passphrase"
     );
 }
