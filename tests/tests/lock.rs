@@ -19,8 +19,9 @@ use proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest};
 use tests::client::Client;
 use tests::cluster::Cluster;
 use tests::wait;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Status};
 
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -110,19 +111,28 @@ async fn leader(client: &Client, name: &str) -> Result<LeaderResponse, Status> {
     Ok(elections.leader(LeaderRequest { name }).await?.into_inner())
 }
 
-async fn observe(client: &Client, name: &str) -> Streaming<LeaderResponse> {
-    let name = name.to_owned().into();
+/// etcd answers the call only when it has a leader to name, so it is made in the background.
+fn observe(client: &Client, name: &'static str) -> mpsc::Receiver<LeaderResponse> {
     let mut elections = ElectionClient::new(client.channel());
-    let answer = elections.observe(LeaderRequest { name }).await;
-    answer.unwrap().into_inner()
+    let (sender, seen) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let name = Bytes::from(name);
+        let answer = elections.observe(LeaderRequest { name }).await;
+        let mut leaders = answer.unwrap().into_inner();
+        while let Ok(Some(leader)) = leaders.message().await {
+            if sender.send(leader).await.is_err() {
+                return;
+            }
+        }
+    });
+    seen
 }
 
 /// The next leader's value, and the revision of its response and of its key.
-async fn observed(leaders: &mut Streaming<LeaderResponse>) -> (Bytes, i64, i64) {
-    let next = tokio::time::timeout(WITHIN, leaders.message()).await;
+async fn observed(leaders: &mut mpsc::Receiver<LeaderResponse>) -> (Bytes, i64, i64) {
+    let next = tokio::time::timeout(WITHIN, leaders.recv()).await;
     let leader = next
         .expect("a leader is named in time")
-        .unwrap()
         .expect("the stream goes on");
     let kv = leader.kv.unwrap();
     (kv.value, leader.header.unwrap().revision, kv.mod_revision)
@@ -228,8 +238,7 @@ async fn a_lock_is_not_given_to_a_session_that_has_ended() {
     client.grant(1, 100).await.unwrap();
     client.grant(2, 100).await.unwrap();
     let missing = "etcdserver: requested lease not found";
-    let status = lock(&client, "door", 7).await.unwrap_err();
-    assert_eq!(status.message(), missing);
+    assert_error(lock(&client, "door", 7).await, Code::Unknown, missing);
     let first = lock(&client, "door", 1).await.unwrap();
     let second = waiting(&client, "door", 2);
     until_keys(&client, "door/", &["door/1", "door/2"]).await;
@@ -253,7 +262,7 @@ async fn an_election_goes_from_leader_to_leader() {
     );
     client.grant(1, 100).await.unwrap();
     client.grant(2, 100).await.unwrap();
-    let mut leaders = observe(&client, "chair").await;
+    let mut leaders = observe(&client, "chair");
     let won = campaign(&client, "chair", 1, "ann").await.unwrap();
     let ann = won.leader.unwrap();
     assert_eq!(
@@ -296,10 +305,11 @@ async fn what_names_no_leader_is_refused() {
     assert_error(proclaim(&client, None, "x").await, Code::Unknown, message);
     assert_error(resign(&client, None).await, Code::Unknown, message);
     let nobody = Some(LeaderKey::default());
-    let status = proclaim(&client, nobody, "x").await.unwrap_err();
-    assert_eq!(status.message(), "etcdserver: key is not provided");
-    let status = campaign(&client, "chair", 7, "x").await.unwrap_err();
-    assert_eq!(status.message(), "etcdserver: requested lease not found");
+    let message = "etcdserver: key is not provided";
+    assert_error(proclaim(&client, nobody, "x").await, Code::Unknown, message);
+    let message = "etcdserver: requested lease not found";
+    let unknown = campaign(&client, "chair", 7, "x").await;
+    assert_error(unknown, Code::Unknown, message);
 }
 
 #[tokio::test]
@@ -325,7 +335,7 @@ async fn a_waiter_at_a_follower_gets_the_lock_after_the_leader_was_killed() {
     holder.grant(1, 600).await.unwrap();
     holder.grant(2, 600).await.unwrap();
     let held = lock(&holder, "door", 1).await.unwrap();
-    let mut leaders = observe(&waiter, "chair").await;
+    let mut leaders = observe(&waiter, "chair");
     campaign(&holder, "chair", 1, "ann").await.unwrap();
     assert_eq!(observed(&mut leaders).await.0, "ann");
     let next = waiting(&waiter, "door", 2);

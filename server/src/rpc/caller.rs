@@ -58,13 +58,13 @@ impl Caller {
         &self,
         request: pb::RangeRequest,
     ) -> Result<pb::RangeResponse, Status> {
-        let answer = Kv::range(&self.edge, self.request(request)).await?;
-        Ok(answer.into_inner())
+        let answer = Kv::range(&self.edge, self.request(request)).await;
+        Ok(answer.map_err(as_a_client)?.into_inner())
     }
 
     pub(super) async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
-        let answer = Kv::txn(&self.edge, self.request(request)).await?;
-        Ok(answer.into_inner())
+        let answer = Kv::txn(&self.edge, self.request(request)).await;
+        Ok(answer.map_err(as_a_client)?.into_inner())
     }
 
     pub(super) async fn delete(&self, key: Bytes) -> Result<pb::DeleteRangeResponse, Status> {
@@ -72,8 +72,8 @@ impl Caller {
             key,
             ..Default::default()
         };
-        let answer = Kv::delete_range(&self.edge, self.request(request)).await?;
-        Ok(answer.into_inner())
+        let answer = Kv::delete_range(&self.edge, self.request(request)).await;
+        Ok(answer.map_err(as_a_client)?.into_inner())
     }
 
     /// The client's own lease, or a new one if it has none.
@@ -85,8 +85,8 @@ impl Caller {
             ttl: SESSION_TTL_SECONDS,
             id: 0,
         };
-        let answer = Lease::lease_grant(&self.edge, self.request(request)).await?;
-        Ok(answer.into_inner().id)
+        let answer = Lease::lease_grant(&self.edge, self.request(request)).await;
+        Ok(answer.map_err(as_a_client)?.into_inner().id)
     }
 
     /// A watch of its own stream, which ends when it is dropped.
@@ -95,7 +95,8 @@ impl Caller {
             request_union: Some(RequestUnion::CreateRequest(create)),
         };
         let requests: Requests = Box::pin(stream::iter([Ok(request)]));
-        self.edge.watching(self.request(requests))
+        let watching = self.edge.watching(self.request(requests));
+        watching.map_err(as_a_client)
     }
 
     /// Returns once no key with this prefix is left that was created at `created_max` or before.
@@ -128,7 +129,7 @@ impl Caller {
             ..Default::default()
         })?;
         while let Some(response) = watching.next().await {
-            let response = response?;
+            let response = response.map_err(as_a_client)?;
             let deleted = |event: &proto::mvccpb::Event| event.r#type() == EventType::Delete;
             // A compaction may have taken the event: whoever waits looks again.
             if response.compact_revision != 0 || response.events.iter().any(deleted) {
@@ -197,6 +198,15 @@ impl Drop for Withdrawal {
             }
         });
     }
+}
+
+/// etcd's own client stands between its lock service and its store: an error that it knows
+/// keeps its text and loses its code.
+fn as_a_client(status: Status) -> Status {
+    if status.message().starts_with("etcdserver: ") {
+        return Status::unknown(status.message());
+    }
+    status
 }
 
 /// A contender's key: etcd's layout.
