@@ -9,6 +9,7 @@ mod caller;
 mod cluster;
 mod election;
 mod gate;
+mod guarded;
 mod header;
 mod intervals;
 mod keys;
