@@ -22,7 +22,7 @@ use proto::v3electionpb::{
 use tonic::{Request, Response, Status};
 
 use super::Edge;
-use super::caller::{self, Caller, Contender, Withdrawal};
+use super::agent::{self, Agent, Contender, Withdrawal};
 use super::gate::AtLearner;
 use super::watch::Watching;
 
@@ -41,11 +41,11 @@ impl Election for Edge {
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
         self.admit(&request, AtLearner::Refused)?;
-        let (caller, CampaignRequest { name, lease, value }) = Caller::of(self, request);
-        let lease = caller.session(lease).await?;
-        let prefix = caller::prefix_of(&name);
-        let key = caller::contender_key(&prefix, lease);
-        let (header, rev) = campaign(&caller, &prefix, &key, lease, value).await?;
+        let (agent, CampaignRequest { name, lease, value }) = Agent::of(self, request);
+        let lease = agent.session(lease).await?;
+        let prefix = agent::prefix_of(&name);
+        let key = agent::contender_key(&prefix, lease);
+        let (header, rev) = campaign(&agent, &prefix, &key, lease, value).await?;
         let leader = Some(LeaderKey {
             name,
             key,
@@ -60,12 +60,12 @@ impl Election for Edge {
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
         self.admit(&request, AtLearner::Refused)?;
-        let (caller, ProclaimRequest { leader, value }) = Caller::of(self, request);
+        let (agent, ProclaimRequest { leader, value }) = Agent::of(self, request);
         let LeaderKey {
             key, rev, lease, ..
         } = given(leader)?;
-        let lease = caller.session(lease).await?;
-        let header = proclaim(&caller, &key, rev, lease, value).await?;
+        let lease = agent.session(lease).await?;
+        let header = proclaim(&agent, &key, rev, lease, value).await?;
         Ok(Response::new(ProclaimResponse { header }))
     }
 
@@ -74,9 +74,9 @@ impl Election for Edge {
         request: Request<LeaderRequest>,
     ) -> Result<Response<LeaderResponse>, Status> {
         self.admit(&request, AtLearner::Refused)?;
-        let (caller, LeaderRequest { name }) = Caller::of(self, request);
-        let prefix = caller::prefix_of(&name);
-        let mut answer = caller.range(caller::first_of(&prefix)).await?;
+        let (agent, LeaderRequest { name }) = Agent::of(self, request);
+        let prefix = agent::prefix_of(&name);
+        let mut answer = agent.range(agent::first_of(&prefix)).await?;
         let Some(kv) = answer.kvs.pop() else {
             return Err(Status::unknown("election: no leader"));
         };
@@ -93,10 +93,10 @@ impl Election for Edge {
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
         self.admit(&request, AtLearner::Refused)?;
-        let (caller, LeaderRequest { name }) = Caller::of(self, request);
+        let (agent, LeaderRequest { name }) = Agent::of(self, request);
         let observing = Observing {
-            caller,
-            prefix: caller::prefix_of(&name),
+            agent,
+            prefix: agent::prefix_of(&name),
             following: Following::Nobody,
             seen: VecDeque::new(),
             ended: false,
@@ -112,44 +112,44 @@ impl Election for Edge {
         request: Request<ResignRequest>,
     ) -> Result<Response<ResignResponse>, Status> {
         self.admit(&request, AtLearner::Refused)?;
-        let (caller, ResignRequest { leader }) = Caller::of(self, request);
+        let (agent, ResignRequest { leader }) = Agent::of(self, request);
         let LeaderKey {
             key, rev, lease, ..
         } = given(leader)?;
-        caller.session(lease).await?;
+        agent.session(lease).await?;
         let contender = Contender { key, created: rev };
-        let header = caller.withdraw(contender).await?.header;
+        let header = agent.withdraw(contender).await?.header;
         Ok(Response::new(ResignResponse { header }))
     }
 }
 
 /// The header of the entry that queued up, and the revision at which the key was created.
 async fn campaign(
-    caller: &Caller,
+    agent: &Agent,
     prefix: &Bytes,
     key: &Bytes,
     lease: i64,
     value: Bytes,
 ) -> Result<(Option<pb::ResponseHeader>, i64), Status> {
-    let queued = caller
+    let queued = agent
         .txn(pb::TxnRequest {
-            compare: vec![caller::created_at(key.clone(), 0)],
-            success: vec![caller::put(key, value.clone(), lease)],
-            failure: vec![caller::get(caller::one(key))],
+            compare: vec![agent::created_at(key.clone(), 0)],
+            success: vec![agent::put(key, value.clone(), lease)],
+            failure: vec![agent::get(agent::one(key))],
         })
         .await?;
     let header = queued.header;
-    let mut created = caller::revision_of(header.as_ref());
-    let own = caller::first_pair(&queued, 0).filter(|_| !queued.succeeded);
+    let mut created = agent::revision_of(header.as_ref());
+    let own = agent::first_pair(&queued, 0).filter(|_| !queued.succeeded);
     if let Some(own) = own {
         created = own.create_revision;
     }
-    let withdrawal = Withdrawal::new(caller, key, created);
+    let withdrawal = Withdrawal::new(agent, key, created);
     if own.is_some_and(|own| own.value != value) {
-        proclaim(caller, key, created, lease, value).await?;
+        proclaim(agent, key, created, lease, value).await?;
     }
-    caller.earlier_gone(prefix, created - 1).await?;
-    let still = caller.range(caller::one(key)).await?;
+    agent.earlier_gone(prefix, created - 1).await?;
+    let still = agent.range(agent::one(key)).await?;
     withdrawal.forget();
     // etcd does not look again, and would name a leader whose lease has ended.
     if still.kvs.first().map(|own| own.create_revision) != Some(created) {
@@ -159,16 +159,16 @@ async fn campaign(
 }
 
 async fn proclaim(
-    caller: &Caller,
+    agent: &Agent,
     key: &Bytes,
     created: i64,
     lease: i64,
     value: Bytes,
 ) -> Result<Option<pb::ResponseHeader>, Status> {
-    let proclaimed = caller
+    let proclaimed = agent
         .txn(pb::TxnRequest {
-            compare: vec![caller::created_at(key.clone(), created)],
-            success: vec![caller::put(key, value, lease)],
+            compare: vec![agent::created_at(key.clone(), created)],
+            success: vec![agent::put(key, value, lease)],
             failure: Vec::new(),
         })
         .await?;
@@ -190,7 +190,7 @@ enum Following {
 
 /// One observer.
 struct Observing {
-    caller: Caller,
+    agent: Agent,
     prefix: Bytes,
     following: Following,
     seen: VecDeque<LeaderResponse>,
@@ -238,14 +238,14 @@ impl Observing {
     }
 
     async fn ask(&mut self) -> Result<(), Status> {
-        let mut answer = self.caller.range(caller::first_of(&self.prefix)).await?;
-        let revision = caller::revision_of(answer.header.as_ref());
+        let mut answer = self.agent.range(agent::first_of(&self.prefix)).await?;
+        let revision = agent::revision_of(answer.header.as_ref());
         match answer.kvs.pop() {
             Some(kv) => self.follow(answer.header, kv),
             None => {
-                let watching = self.caller.watch(pb::WatchCreateRequest {
+                let watching = self.agent.watch(pb::WatchCreateRequest {
                     key: self.prefix.clone(),
-                    range_end: caller::end_of(&self.prefix),
+                    range_end: agent::end_of(&self.prefix),
                     start_revision: revision,
                     ..Default::default()
                 })?;
@@ -257,9 +257,9 @@ impl Observing {
 
     /// Names this leader, and watches its key from then on.
     fn follow(&mut self, header: Option<pb::ResponseHeader>, kv: KeyValue) -> Result<(), Status> {
-        let watching = self.caller.watch(pb::WatchCreateRequest {
+        let watching = self.agent.watch(pb::WatchCreateRequest {
             key: kv.key.clone(),
-            start_revision: caller::revision_of(header.as_ref()) + 1,
+            start_revision: agent::revision_of(header.as_ref()) + 1,
             ..Default::default()
         })?;
         self.following = Following::Leader(Box::new(watching));

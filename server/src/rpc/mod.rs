@@ -5,7 +5,7 @@
 //! had no effect.
 //! Not known here: openraft, storage engines, sockets.
 
-mod caller;
+mod agent;
 mod cluster;
 mod election;
 mod gate;

@@ -26,7 +26,7 @@ const SESSION_TTL_SECONDS: i64 = 60;
 
 /// Who asks, with what came with the request. Cloning shares the edge.
 #[derive(Clone)]
-pub(super) struct Caller {
+pub(super) struct Agent {
     edge: Edge,
     metadata: MetadataMap,
     extensions: Extensions,
@@ -38,16 +38,16 @@ pub(super) struct Contender {
     pub(super) created: i64,
 }
 
-impl Caller {
+impl Agent {
     /// Whoever made this request, and the request.
     pub(super) fn of<T>(edge: &Edge, request: Request<T>) -> (Self, T) {
         let (metadata, extensions, message) = request.into_parts();
-        let caller = Caller {
+        let agent = Agent {
             edge: edge.clone(),
             metadata,
             extensions,
         };
-        (caller, message)
+        (agent, message)
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -160,18 +160,18 @@ impl Caller {
 
 /// Withdraws a contender whose client has gone away or whose wait has failed.
 pub(super) struct Withdrawal {
-    caller: Caller,
+    agent: Agent,
     contender: Option<Contender>,
 }
 
 impl Withdrawal {
-    pub(super) fn new(caller: &Caller, key: &Bytes, created: i64) -> Self {
+    pub(super) fn new(agent: &Agent, key: &Bytes, created: i64) -> Self {
         let contender = Contender {
             key: key.clone(),
             created,
         };
         Withdrawal {
-            caller: caller.clone(),
+            agent: agent.clone(),
             contender: Some(contender),
         }
     }
@@ -191,9 +191,9 @@ impl Drop for Withdrawal {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let caller = self.caller.clone();
+        let agent = self.agent.clone();
         runtime.spawn(async move {
-            if let Err(status) = caller.withdraw(contender).await {
+            if let Err(status) = agent.withdraw(contender).await {
                 tracing::debug!(code = ?status.code(), "a waiter's key stays until its lease ends");
             }
         });
