@@ -37,8 +37,11 @@ fn defaults(help: &str) -> BTreeMap<String, String> {
     flags
         .map(|line| {
             let (name, default) = line.split_once(' ').unwrap_or((line, ""));
-            (name.to_owned(), default.trim_matches('\'').to_owned())
+            (name.to_owned(), default)
         })
+        // What is not quoted is a list of names.
+        .filter(|(_, default)| default.is_empty() || default.starts_with('\''))
+        .map(|(name, default)| (name, default.trim_matches('\'').to_owned()))
         .collect()
 }
 
