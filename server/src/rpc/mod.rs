@@ -7,6 +7,7 @@
 
 mod cluster;
 mod gate;
+mod guarded;
 mod header;
 mod intervals;
 mod keys;

@@ -26,7 +26,7 @@ use super::range::off_thread;
 use super::values::{ValueError, Values};
 use super::watch_response::{self as respond, NO_WATCH};
 use super::{Edge, MESSAGE_OVERHEAD_BYTES, header, oversized, status};
-use crate::access::Identity;
+use crate::access::{Guarded, Identity, Need};
 use crate::metrics::{Held, metrics};
 use crate::mvcc::key_range::KeyRange;
 use crate::watch::{EventRef, Filters, Outbox, Parcel, Watcher};
@@ -60,6 +60,15 @@ impl Watch for Edge {
 }
 
 type Requests = Pin<Box<dyn Stream<Item = Result<pb::WatchRequest, Status>> + Send>>;
+
+/// What a watcher is to be told of.
+struct Watched(KeyRange);
+
+impl Guarded for Watched {
+    fn needs(&self) -> Vec<Need<'_>> {
+        vec![Need::Read(&self.0)]
+    }
+}
 
 /// A watcher as its stream sees it.
 struct Open {
@@ -228,10 +237,11 @@ impl Watching {
             key => key.clone(),
         };
         let range = KeyRange::from_wire(key, create.range_end.clone());
-        let permitted = self.edge.permit(&self.who, range);
+        let permitted = self.edge.permit(&self.who, Watched(range));
         let range = permitted
             .map_err(|denied| status::as_reason(&denied.into()))?
-            .into_request();
+            .into_request()
+            .0;
         if create.start_revision < 0 {
             return Err(status::COMPACTED.to_owned());
         }
