@@ -40,7 +40,7 @@ fn defaults(help: &str) -> BTreeMap<String, String> {
             (name.to_owned(), default)
         })
         // What is not quoted is a list of names.
-        .filter(|(_, default)| default.is_empty() || default.starts_with('\''))
+        .filter(|(_, default)| default.starts_with('\''))
         .map(|(name, default)| (name, default.trim_matches('\'').to_owned()))
         .collect()
 }

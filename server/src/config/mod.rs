@@ -194,10 +194,7 @@ fn named_file(
 ) -> Result<Option<PathBuf>, Vec<Mistake>> {
     let from = match arguments.text("config-file") {
         Some(path) => Some(path),
-        None => match flag_syntax::variable("config-file", environment)? {
-            Some((_, path)) => Some(path),
-            None => None,
-        },
+        None => flag_syntax::variable("config-file", environment)?.map(|(_, path)| path),
     };
     Ok(from.filter(|path| !path.is_empty()).map(PathBuf::from))
 }
