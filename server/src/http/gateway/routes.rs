@@ -29,8 +29,8 @@ pub(super) enum Kind {
 }
 
 static METHODS: LazyLock<BTreeMap<&'static str, Method>> = LazyLock::new(|| {
-    let pool = DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET)
-        .expect("the build wrote what it compiled");
+    let pool =
+        DescriptorPool::decode(proto::DESCRIPTORS).expect("the build wrote what it compiled");
     let described = PATHS.iter().map(|&(at, path)| {
         (
             at,
