@@ -1,6 +1,6 @@
 //! Clients in other languages: where they are, and how a cluster is put under them.
 //!
-//! A program is called as `PROGRAM ENDPOINT[,ENDPOINT...]`, with `INTEROP_USER` and `INTEROP_PASSWORD` set where
+//! A program is called as `PROGRAM ENDPOINT[,ENDPOINT...] [SCENARIO...]` (all its scenarios by default), with `INTEROP_USER` and `INTEROP_PASSWORD` set where
 //! authentication is on. It prints a line per scenario that held and exits 0 when all did. A line `? kill-leader`
 //! or `? restart` asks the harness for just that; the answer is one line on stdin.
 
@@ -15,7 +15,7 @@ use crate::binary;
 use crate::cluster::Cluster;
 
 /// How long a program may take for all its scenarios.
-const WITHIN: Duration = Duration::from_secs(300);
+const WITHIN: Duration = Duration::from_secs(600);
 /// Who logs in where authentication is on.
 pub const USER: &str = "root";
 pub const PASSWORD: &str = "a password of the interop checks";
@@ -39,6 +39,7 @@ pub fn tool(name: &str) -> Option<PathBuf> {
 pub struct Program {
     name: String,
     command: Command,
+    scenarios: Vec<&'static str>,
 }
 
 impl Program {
@@ -49,7 +50,20 @@ impl Program {
         Self {
             name,
             command: Command::new(path),
+            scenarios: Vec::new(),
         }
+    }
+
+    /// Runs it there: where its packages are.
+    pub fn within(mut self, directory: PathBuf) -> Self {
+        self.command.current_dir(directory);
+        self
+    }
+
+    /// Plays these scenarios alone.
+    pub fn only(mut self, scenarios: &[&'static str]) -> Self {
+        self.scenarios = scenarios.to_vec();
+        self
     }
 
     pub fn argument(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Self {
@@ -70,6 +84,7 @@ impl Program {
         let mut child = self
             .command
             .arg(cluster.endpoints().join(","))
+            .args(&self.scenarios)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
