@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{
     Client, Compare, CompareOp, ConnectOptions, DeleteOptions, Error, EventType, GetOptions,
-    LockOptions, ProclaimOptions, PutOptions, ResignOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse,
-    WatchOptions, WatchStream,
+    LockOptions, ProclaimOptions, PutOptions, ResignOptions, SortOrder, SortTarget, Txn, TxnOp,
+    TxnOpResponse, WatchOptions, WatchStream,
 };
 
 type Outcome = Result<(), Error>;
@@ -16,7 +16,10 @@ type Outcome = Result<(), Error>;
 const WITHIN: Duration = Duration::from_secs(60);
 
 async fn connect(endpoints: &[String]) -> Result<Client, Error> {
-    let options = match (std::env::var("INTEROP_USER"), std::env::var("INTEROP_PASSWORD")) {
+    let options = match (
+        std::env::var("INTEROP_USER"),
+        std::env::var("INTEROP_PASSWORD"),
+    ) {
         (Ok(user), Ok(password)) => Some(ConnectOptions::new().with_user(user, password)),
         _ => None,
     };
@@ -34,7 +37,9 @@ async fn again<T>(mut attempt: impl AsyncFnMut() -> Result<T, Error>) -> Result<
     let until = Instant::now() + WITHIN;
     loop {
         match attempt().await {
-            Err(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(_) if Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(100)).await
+            }
             answer => return answer,
         }
     }
@@ -42,21 +47,43 @@ async fn again<T>(mut attempt: impl AsyncFnMut() -> Result<T, Error>) -> Result<
 
 async fn keys(mut client: Client, mut other: Client) -> Outcome {
     client.put("rs/a", "1", None).await?;
-    let replaced = client.put("rs/a", "2", Some(PutOptions::new().with_prev_key())).await?;
+    let replaced = client
+        .put("rs/a", "2", Some(PutOptions::new().with_prev_key()))
+        .await?;
     assert_eq!(replaced.prev_key().map(|kv| kv.value()), Some(&b"1"[..]));
     client.put("rs/b", "3", None).await?;
-    let sorted = GetOptions::new().with_prefix().with_sort(SortTarget::Value, SortOrder::Descend);
+    let sorted = GetOptions::new()
+        .with_prefix()
+        .with_sort(SortTarget::Value, SortOrder::Descend);
     let found = other.get("rs/", Some(sorted)).await?;
     assert_eq!(found.count(), 2);
     assert_eq!(found.kvs()[0].key(), b"rs/b");
     let revision = replaced.header().map_or(0, |header| header.revision());
-    let past = other.get("rs/a", Some(GetOptions::new().with_revision(revision - 1))).await?;
+    let past = other
+        .get("rs/a", Some(GetOptions::new().with_revision(revision - 1)))
+        .await?;
     assert_eq!(past.kvs()[0].value(), b"1");
     let refused = other.get("", None).await.expect_err("no key at all");
-    assert!(refused.to_string().contains("key is not provided"), "{refused}");
-    let refused = other.get("rs/a", Some(GetOptions::new().with_revision(1 << 40))).await.expect_err("to come");
-    assert!(refused.to_string().contains("required revision is a future revision"), "{refused}");
-    let gone = other.delete("rs/", Some(DeleteOptions::new().with_prefix().with_prev_key())).await?;
+    assert!(
+        refused.to_string().contains("key is not provided"),
+        "{refused}"
+    );
+    let refused = other
+        .get("rs/a", Some(GetOptions::new().with_revision(1 << 40)))
+        .await
+        .expect_err("to come");
+    assert!(
+        refused
+            .to_string()
+            .contains("required revision is a future revision"),
+        "{refused}"
+    );
+    let gone = other
+        .delete(
+            "rs/",
+            Some(DeleteOptions::new().with_prefix().with_prev_key()),
+        )
+        .await?;
     assert_eq!((gone.deleted(), gone.prev_kvs().len()), (2, 2));
     Ok(())
 }
@@ -71,7 +98,11 @@ async fn compare_and_swap(mut client: Client, other: Client) -> Outcome {
                 let kv = &read.kvs()[0];
                 let number: u32 = kv.value_str()?.parse().expect("a number");
                 let swap = Txn::new()
-                    .when([Compare::mod_revision("rs-cas", CompareOp::Equal, kv.mod_revision())])
+                    .when([Compare::mod_revision(
+                        "rs-cas",
+                        CompareOp::Equal,
+                        kv.mod_revision(),
+                    )])
                     .and_then([TxnOp::put("rs-cas", (number + 1).to_string(), None)]);
                 done += usize::from(own.txn(swap).await?.succeeded());
             }
@@ -89,14 +120,19 @@ async fn nested_transactions(mut client: Client, mut other: Client) -> Outcome {
     client.put("rs-outer", "1", None).await?;
     let inner = Txn::new()
         .when([Compare::create_revision("rs-inner", CompareOp::Equal, 0)])
-        .and_then([TxnOp::put("rs-inner", "made", None), TxnOp::get("rs-inner", None)]);
+        .and_then([
+            TxnOp::put("rs-inner", "made", None),
+            TxnOp::get("rs-inner", None),
+        ]);
     let outer = Txn::new()
         .when([Compare::value("rs-outer", CompareOp::Equal, "1")])
         .and_then([TxnOp::txn(inner), TxnOp::delete("rs-outer", None)]);
     let done = other.txn(outer).await?;
     assert!(done.succeeded());
     let responses = done.op_responses();
-    let TxnOpResponse::Txn(nested) = &responses[0] else { panic!("{responses:?}") };
+    let TxnOpResponse::Txn(nested) = &responses[0] else {
+        panic!("{responses:?}")
+    };
     assert!(nested.succeeded());
     assert_eq!(client.get("rs-outer", None).await?.count(), 0);
     client.delete("rs-inner", None).await?;
@@ -105,12 +141,17 @@ async fn nested_transactions(mut client: Client, mut other: Client) -> Outcome {
 
 async fn paging(mut client: Client, mut other: Client) -> Outcome {
     for from in (0..5_000).step_by(100) {
-        let puts: Vec<_> = (from..from + 100).map(|i| TxnOp::put(format!("rs-page/{i:05}"), "page me", None)).collect();
+        let puts: Vec<_> = (from..from + 100)
+            .map(|i| TxnOp::put(format!("rs-page/{i:05}"), "page me", None))
+            .collect();
         client.txn(Txn::new().and_then(puts)).await?;
     }
     let (mut start, mut seen, mut revision) = (b"rs-page/".to_vec(), 0, 0);
     loop {
-        let options = GetOptions::new().with_range("rs-page0").with_limit(500).with_revision(revision);
+        let options = GetOptions::new()
+            .with_range("rs-page0")
+            .with_limit(500)
+            .with_revision(revision);
         let page = other.get(start, Some(options)).await?;
         if revision == 0 {
             revision = page.header().map_or(0, |header| header.revision());
@@ -123,10 +164,14 @@ async fn paging(mut client: Client, mut other: Client) -> Outcome {
             break;
         }
         start = [page.kvs()[499].key(), b"\0"].concat();
-        client.put(format!("rs-page/{seen:05}-new"), "later", None).await?;
+        client
+            .put(format!("rs-page/{seen:05}-new"), "later", None)
+            .await?;
     }
     assert_eq!(seen, 5_000);
-    client.delete("rs-page/", Some(DeleteOptions::new().with_prefix())).await?;
+    client
+        .delete("rs-page/", Some(DeleteOptions::new().with_prefix()))
+        .await?;
     Ok(())
 }
 
@@ -139,7 +184,11 @@ async fn events(watch: &mut WatchStream, count: usize) -> Result<Vec<String>, Er
         for event in message.events() {
             told.push(match event.event_type() {
                 EventType::Delete => "-".to_owned(),
-                EventType::Put => event.kv().expect("an event has a record").value_str()?.to_owned(),
+                EventType::Put => event
+                    .kv()
+                    .expect("an event has a record")
+                    .value_str()?
+                    .to_owned(),
             });
         }
     }
@@ -148,14 +197,26 @@ async fn events(watch: &mut WatchStream, count: usize) -> Result<Vec<String>, Er
 
 async fn list_then_watch(mut client: Client, mut other: Client) -> Outcome {
     client.put("rs-lw/1", "x", None).await?;
-    let listed = other.get("rs-lw/", Some(GetOptions::new().with_prefix())).await?;
+    let listed = other
+        .get("rs-lw/", Some(GetOptions::new().with_prefix()))
+        .await?;
     for number in 0..20 {
-        client.put(format!("rs-lw/{}", number % 5), number.to_string(), None).await?;
+        client
+            .put(format!("rs-lw/{}", number % 5), number.to_string(), None)
+            .await?;
     }
     client.delete("rs-lw/1", None).await?;
     let from = listed.header().map_or(0, |header| header.revision()) + 1;
-    let mut watch = other.watch("rs-lw/", Some(WatchOptions::new().with_prefix().with_start_revision(from))).await?;
-    let expected: Vec<_> = (0..20).map(|number| number.to_string()).chain(["-".to_owned()]).collect();
+    let mut watch = other
+        .watch(
+            "rs-lw/",
+            Some(WatchOptions::new().with_prefix().with_start_revision(from)),
+        )
+        .await?;
+    let expected: Vec<_> = (0..20)
+        .map(|number| number.to_string())
+        .chain(["-".to_owned()])
+        .collect();
     assert_eq!(events(&mut watch, 21).await?, expected);
     Ok(())
 }
@@ -176,20 +237,35 @@ async fn watch_after_compaction(mut client: Client, mut other: Client) -> Outcom
         }
     };
     assert_eq!(cancelled.compact_revision(), revisions[4]);
-    let mut resumed = other.watch("rs-compact", from(cancelled.compact_revision())).await?;
+    let mut resumed = other
+        .watch("rs-compact", from(cancelled.compact_revision()))
+        .await?;
     assert_eq!(events(&mut resumed, 2).await?, ["4", "5"]);
     Ok(())
 }
 
 async fn leases(mut client: Client, mut other: Client) -> Outcome {
     let id = client.lease_grant(600, None).await?.id();
-    client.put("rs-leased", "x", Some(PutOptions::new().with_lease(id))).await?;
-    let left = other.lease_time_to_live(id, Some(etcd_client::LeaseTimeToLiveOptions::new().with_keys())).await?;
-    assert_eq!((left.granted_ttl(), left.keys()), (600, &[b"rs-leased".to_vec()][..]));
+    client
+        .put("rs-leased", "x", Some(PutOptions::new().with_lease(id)))
+        .await?;
+    let left = other
+        .lease_time_to_live(
+            id,
+            Some(etcd_client::LeaseTimeToLiveOptions::new().with_keys()),
+        )
+        .await?;
+    assert_eq!(
+        (left.granted_ttl(), left.keys()),
+        (600, &[b"rs-leased".to_vec()][..])
+    );
     let (mut keeper, mut renewals) = other.lease_keep_alive(id).await?;
     for _ in 0..3 {
         keeper.keep_alive().await?;
-        assert_eq!(renewals.message().await?.map(|renewal| renewal.ttl()), Some(600));
+        assert_eq!(
+            renewals.message().await?.map(|renewal| renewal.ttl()),
+            Some(600)
+        );
     }
     client.lease_revoke(id).await?;
     assert_eq!(other.get("rs-leased", None).await?.count(), 0);
@@ -204,8 +280,14 @@ async fn locks(client: Client, other: Client) -> Outcome {
         tokio::spawn(async move {
             for _ in 0..3 {
                 let lease = own.lease_grant(30, None).await?.id();
-                let lock = own.lock("rs-lock", Some(LockOptions::new().with_lease(lease))).await?;
-                assert_eq!(held.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0, "two hold one lock");
+                let lock = own
+                    .lock("rs-lock", Some(LockOptions::new().with_lease(lease)))
+                    .await?;
+                assert_eq!(
+                    held.fetch_add(1, std::sync::atomic::Ordering::SeqCst),
+                    0,
+                    "two hold one lock"
+                );
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 held.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
                 own.unlock(lock.key()).await?;
@@ -222,19 +304,29 @@ async fn locks(client: Client, other: Client) -> Outcome {
 
 /// By the server's election service.
 async fn elections(mut client: Client, mut other: Client) -> Outcome {
-    let (one, two) = (client.lease_grant(30, None).await?.id(), other.lease_grant(30, None).await?.id());
+    let (one, two) = (
+        client.lease_grant(30, None).await?.id(),
+        other.lease_grant(30, None).await?.id(),
+    );
     let first = client.campaign("rs-seat", "one", one).await?;
     let seat = first.leader().expect("who is elected has a seat").clone();
     let mut observed = other.observe("rs-seat").await?;
     let mut candidate = other.clone();
     let campaign = tokio::spawn(async move { candidate.campaign("rs-seat", "two", two).await });
-    client.proclaim("one again", Some(ProclaimOptions::new().with_leader(seat.clone()))).await?;
+    client
+        .proclaim(
+            "one again",
+            Some(ProclaimOptions::new().with_leader(seat.clone())),
+        )
+        .await?;
     let leads = other.leader("rs-seat").await?;
     assert_eq!(leads.kv().map(|kv| kv.value()), Some(&b"one again"[..]));
     let seen = observed.message().await?.expect("a leader is observed");
     assert!(seen.kv().is_some_and(|kv| kv.value().starts_with(b"one")));
     assert!(!campaign.is_finished(), "two lead at once");
-    client.resign(Some(ResignOptions::new().with_leader(seat))).await?;
+    client
+        .resign(Some(ResignOptions::new().with_leader(seat)))
+        .await?;
     campaign.await.expect("the campaign ends")?;
     let leads = client.leader("rs-seat").await?;
     assert_eq!(leads.kv().map(|kv| kv.value()), Some(&b"two"[..]));
@@ -245,10 +337,17 @@ async fn elections(mut client: Client, mut other: Client) -> Outcome {
 
 async fn over_leader_kill(mut client: Client, mut other: Client) -> Outcome {
     let lease = client.lease_grant(8, None).await?.id();
-    client.put("rs-kept", "x", Some(PutOptions::new().with_lease(lease))).await?;
+    client
+        .put("rs-kept", "x", Some(PutOptions::new().with_lease(lease)))
+        .await?;
     ask("kill-leader");
     for number in 0..5 {
-        again(async || client.put(format!("rs-over/{number}"), number.to_string(), None).await).await?;
+        again(async || {
+            client
+                .put(format!("rs-over/{number}"), number.to_string(), None)
+                .await
+        })
+        .await?;
     }
     // Renewed for longer than it lives without.
     let until = Instant::now() + Duration::from_secs(10);
@@ -263,7 +362,12 @@ async fn over_leader_kill(mut client: Client, mut other: Client) -> Outcome {
     }
     let kept = again(async || other.get("rs-kept", None).await).await?;
     assert_eq!(kept.count(), 1, "the leased key is gone");
-    let over = again(async || other.get("rs-over/", Some(GetOptions::new().with_prefix())).await).await?;
+    let over = again(async || {
+        other
+            .get("rs-over/", Some(GetOptions::new().with_prefix()))
+            .await
+    })
+    .await?;
     assert_eq!(over.count(), 5);
     ask("restart");
     again(async || client.lease_revoke(lease).await).await?;
@@ -272,7 +376,12 @@ async fn over_leader_kill(mut client: Client, mut other: Client) -> Outcome {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
-    let endpoints: Vec<String> = std::env::args().nth(1).expect("endpoints").split(',').map(str::to_owned).collect();
+    let endpoints: Vec<String> = std::env::args()
+        .nth(1)
+        .expect("endpoints")
+        .split(',')
+        .map(str::to_owned)
+        .collect();
     let wanted: Vec<String> = std::env::args().skip(2).collect();
     macro_rules! play {
         ($($scenario:ident)*) => {$(
