@@ -41,7 +41,7 @@ use proto::sealkv::v1::plugins_server::PluginsServer;
 use tonic::service::Routes;
 
 use crate::access::Door;
-use crate::replica::{KeyAdmin, Replica};
+use crate::replica::{ClusterAdmin, KeyAdmin, Replica};
 use crate::seal::Sealer;
 use crate::watch::Hub;
 
@@ -86,6 +86,7 @@ impl Default for Limits {
 pub struct Edge {
     pub replica: Arc<dyn Replica>,
     pub key_admin: Arc<dyn KeyAdmin>,
+    pub cluster: Arc<dyn ClusterAdmin>,
     pub sealer: Sealer,
     pub hub: Hub,
     pub door: Door,
