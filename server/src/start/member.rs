@@ -9,7 +9,7 @@ use proto::sealkv::peer as pb;
 use tonic::service::Routes;
 
 use super::bootstrap::{self, Opened};
-use super::pages::PagesNode;
+use super::pages::{PagesCluster, PagesNode};
 use super::plugins::Plugins;
 use super::{StartError, join};
 use crate::access::{Door, Internal, Permitted};
@@ -170,7 +170,8 @@ impl Member {
         workers: &Arc<Workers>,
         end: &Shutdown,
     ) -> Vec<tokio::task::JoinHandle<()>> {
-        let services = Services::new(self.peers.clone(), crate::http::peer_pages());
+        let pages = crate::http::peer_pages(PagesCluster(self.consensus.clone()));
+        let services = Services::new(self.peers.clone(), pages);
         let limits = serve::Limits::new(u32::MAX, config.keepalive);
         serve_all(Endpoint::Peer, listeners, &services, workers, limits, end)
     }

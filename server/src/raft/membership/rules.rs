@@ -273,3 +273,6 @@ fn appended(voters: BTreeSet<u64>, nodes: BTreeMap<u64, MemberNode>) -> Step {
     let membership = Membership::new(vec![voters], nodes);
     Step::Append(membership.expect("there is a voter, and each one keeps its node"))
 }
+
+#[cfg(test)]
+mod tests;
