@@ -1294,7 +1294,7 @@ fn a_member_that_has_left_is_removed_for_ever() {
     let outcome = apply(&mut machine, EntryBody::Command(&publish(2)));
     assert_eq!(
         outcome.replies[0].1,
-        Reply::Refused(Refusal::MemberNotFound)
+        crate::command::Reply::Refused(Refusal::MemberNotFound)
     );
     for machine in [&machine, &Machine::recover(store, 1).unwrap()] {
         let view = machine.view();

@@ -276,13 +276,12 @@ impl Consensus {
         let Some((id, step)) = self.next_to_admit(&settled) else {
             return;
         };
-        match self.write_step(term, &settled, step).await {
-            Ok(Some(_)) => tracing::info!(
+        // Otherwise whoever leads then looks again.
+        if let Ok(Some(_)) = self.write_step(term, &settled, step).await {
+            tracing::info!(
                 member = format_args!("{id:x}"),
                 "a member that was added as a voter has caught up and votes"
-            ),
-            // Whoever leads then looks again.
-            Ok(None) | Err(_) => {}
+            );
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use proto::sealkv::peer as pb;
+use sd_notify::NotifyState;
 use tonic::service::Routes;
 
 use super::bootstrap::{self, Opened};
@@ -227,10 +228,12 @@ impl Member {
             limits,
             shutdown,
         );
+        tell_supervisor(NotifyState::Ready);
         let ended = tokio::select! {
             () = shutdown.begun() => Ok(()),
             error = &mut trouble => served_until(error, shutdown).await,
         };
+        tell_supervisor(NotifyState::Stopping);
         shutdown.begin();
         for task in tasks {
             let _ = task.await;
@@ -268,6 +271,13 @@ async fn served_until(error: StartError, shutdown: &Shutdown) -> Result<(), Star
     );
     tracing::warn!("data-dir used by this member must be removed");
     Ok(())
+}
+
+/// systemd, if it has started this process and wants to know.
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "failed to notify systemd");
+    }
 }
 
 fn serve_all(
