@@ -143,7 +143,7 @@ impl Plan {
                     home,
                     data,
                     client_port: client,
-                    peer_port: advertised,
+                    peer_port: *advertised,
                     arguments,
                     child: None,
                     log_from: 0,

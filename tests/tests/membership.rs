@@ -28,20 +28,23 @@ async fn add(
         peer_ur_ls: vec![peer_url.to_owned()],
         is_learner,
     };
-    let added = ClusterClient::new(client.channel()).member_add(request);
-    added.await.map(tonic::Response::into_inner)
+    let mut cluster = ClusterClient::new(client.channel());
+    let answer = cluster.member_add(request).await;
+    answer.map(tonic::Response::into_inner)
 }
 
 async fn remove(client: &Client, id: u64) -> Result<pb::MemberRemoveResponse, Status> {
     let request = pb::MemberRemoveRequest { id };
-    let removed = ClusterClient::new(client.channel()).member_remove(request);
-    removed.await.map(tonic::Response::into_inner)
+    let mut cluster = ClusterClient::new(client.channel());
+    let answer = cluster.member_remove(request).await;
+    answer.map(tonic::Response::into_inner)
 }
 
 async fn promote(client: &Client, id: u64) -> Result<pb::MemberPromoteResponse, Status> {
     let request = pb::MemberPromoteRequest { id };
-    let promoted = ClusterClient::new(client.channel()).member_promote(request);
-    promoted.await.map(tonic::Response::into_inner)
+    let mut cluster = ClusterClient::new(client.channel());
+    let answer = cluster.member_promote(request).await;
+    answer.map(tonic::Response::into_inner)
 }
 
 async fn update(
@@ -53,14 +56,16 @@ async fn update(
         id,
         peer_ur_ls: vec![peer_url.to_owned()],
     };
-    let updated = ClusterClient::new(client.channel()).member_update(request);
-    updated.await.map(tonic::Response::into_inner)
+    let mut cluster = ClusterClient::new(client.channel());
+    let answer = cluster.member_update(request).await;
+    answer.map(tonic::Response::into_inner)
 }
 
 async fn move_leader(client: &Client, target_id: u64) -> Result<pb::MoveLeaderResponse, Status> {
-    let moved =
-        MaintenanceClient::new(client.channel()).move_leader(pb::MoveLeaderRequest { target_id });
-    moved.await.map(tonic::Response::into_inner)
+    let mut maintenance = MaintenanceClient::new(client.channel());
+    let request = pb::MoveLeaderRequest { target_id };
+    let moved = maintenance.move_leader(request).await;
+    moved.map(tonic::Response::into_inner)
 }
 
 async fn members(client: &Client) -> Vec<pb::Member> {
