@@ -40,6 +40,9 @@ pub struct ListedMember {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Condition {
     pub member_id: u64,
+    /// 0 for none.
+    pub leader_id: u64,
+    pub term: u64,
     pub has_leader: bool,
     pub is_leader: bool,
     pub is_learner: bool,
