@@ -17,6 +17,7 @@ pub mod apply;
 pub mod cli;
 pub mod clock;
 pub mod command;
+pub mod compaction_schedule;
 pub mod config;
 #[cfg(feature = "plugins")]
 pub mod hooks;

@@ -153,7 +153,15 @@ pub trait Replica: Send + Sync + 'static {
     /// Returns once the compaction at this revision, and those before it, have freed on this
     /// member what they will free.
     fn physically_compacted(&self, revision: i64) -> Pending<'_, ()>;
+
+    /// Returns once this member has given the space of deleted and compacted records back.
+    fn defragment(&self) -> Pending<'_, Result<(), DefragmentError>>;
 }
+
+/// The store could not be rewritten, or the member is stopping. Nothing is lost.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot defragment: {0}")]
+pub struct DefragmentError(#[from] std::io::Error);
 
 /// Why a prefix key was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

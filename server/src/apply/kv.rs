@@ -35,6 +35,7 @@ pub(super) fn reads_or_writes(body: &Body) -> bool {
         | Body::ChangeKeys(_)
         | Body::PublishMember(_)
         | Body::Alarm(_)
+        | Body::Downgrade(_)
         | Body::PluginChunk(_)
         | Body::DeployPlugin(_)
         | Body::SetPluginState(_)
@@ -59,6 +60,7 @@ pub fn quota_cost(body: &Body) -> u64 {
         | Body::ChangeKeys(_)
         | Body::PublishMember(_)
         | Body::Alarm(_)
+        | Body::Downgrade(_)
         | Body::DeployPlugin(_)
         | Body::SetPluginState(_)
         | Body::DeletePlugin(_) => 0,

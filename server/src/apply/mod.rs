@@ -56,6 +56,8 @@ pub(crate) mod rows {
     pub(crate) const MEMBER: &[u8] = b"member/";
     /// `System`: one per raised alarm, `alarm/` ‖ kind u32 ‖ member u64.
     pub(crate) const ALARM: &[u8] = b"alarm/";
+    /// `System`: the downgrade that is under way.
+    pub(crate) const DOWNGRADE: &[u8] = b"downgrade";
     /// `System`, this member's own: up to which compact revision the bytes are gone.
     pub(crate) const COMPACTED: &[u8] = b"own/compacted";
     /// `KeyTable`: the whole table.
@@ -288,6 +290,7 @@ pub struct Machine {
     members: Arc<Members>,
     plugins: Arc<PluginTable>,
     alarms: Arc<Alarms>,
+    downgrade: Option<Arc<str>>,
     counters: Counters,
     applied: Applied,
     compacting: CompactMark,
@@ -457,6 +460,10 @@ impl Machine {
                 Ok(Reply::PublishMember(()))
             }
             Body::Alarm(alarm) => Ok(Reply::Alarm(self.change_alarm(work, &alarm))),
+            Body::Downgrade(change) => {
+                self.change_downgrade(work, change);
+                Ok(Reply::Downgrade(()))
+            }
             Body::PluginChunk(chunk) => {
                 self.plugin_chunk(work, &chunk);
                 Ok(Reply::PluginChunk(()))
@@ -505,6 +512,7 @@ impl Machine {
             members: self.members.clone(),
             plugins: self.plugins.clone(),
             alarms: self.alarms.clone(),
+            downgrade: self.downgrade.clone(),
             stored_bytes: self.counters.stored_bytes,
             compacting: self.compacting.clone(),
         }

@@ -25,7 +25,11 @@ const NOSNIFF: (HeaderName, HeaderValue) =
 
 /// All pages of a member.
 pub fn pages<N: Node>(node: N) -> Router {
-    let metrics_of = node.clone();
+    let (metrics_of, version_of) = (node.clone(), node.clone());
+    let version = move |request| {
+        let version = version_of.condition().cluster_version;
+        version_page(request, version)
+    };
     health::routes(node)
         .route("/version", any(version))
         .route("/metrics", any(move || metrics_page(metrics_of.clone())))
@@ -35,16 +39,19 @@ pub fn pages<N: Node>(node: N) -> Router {
 /// Only what a peer port tells everybody.
 pub fn peer_pages() -> Router {
     Router::new()
-        .route("/version", any(version))
+        .route(
+            "/version",
+            any(|request| version_page(request, ETCD_CLUSTER_VERSION.to_owned())),
+        )
         .fallback(not_found)
 }
 
-async fn version(request: Request) -> Response<Body> {
+async fn version_page(request: Request, cluster_version: String) -> Response<Body> {
     if request.method() != Method::GET {
         return method_not_allowed();
     }
     let body = format!(
-        r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{ETCD_CLUSTER_VERSION}","storage":"{ETCD_CLUSTER_VERSION}"}}"#
+        r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{cluster_version}","storage":"{cluster_version}"}}"#
     );
     answer(
         StatusCode::OK,

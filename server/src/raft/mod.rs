@@ -35,3 +35,4 @@ pub use node::{Node, NodeOptions};
 pub use openraft::async_runtime::watch::WatchReceiver as Watched;
 pub use peer_service::PeerService;
 pub use peers::{Lane, Peers};
+pub use state_machine::CompactionPace;

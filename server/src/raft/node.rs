@@ -16,7 +16,7 @@ use super::identity::Identity;
 use super::log_store::LogStore;
 use super::network::Network;
 use super::peers::Peers;
-use super::state_machine::{Audience, StateMachine};
+use super::state_machine::{Audience, CompactionPace, StateMachine};
 use super::types::{MemberNode, Watch};
 use super::waiters::Waiters;
 use crate::apply::Machine;
@@ -39,6 +39,7 @@ pub struct NodeOptions {
     pub request_timeout: Duration,
     /// An apply that takes longer is logged.
     pub slow_apply: Duration,
+    pub compaction: CompactionPace,
 }
 
 #[derive(Debug, Error)]
@@ -101,6 +102,7 @@ impl Node {
             lessor: lessor.clone(),
             applied: applied_sender,
             slow_apply: self.options.slow_apply,
+            compaction: self.options.compaction,
         };
         let state_machine =
             StateMachine::start(self.machine, self.store, self.directory, audience, executor)?;

@@ -15,10 +15,13 @@ use super::plugins::Plugins;
 use crate::access::{Door, Internal, Permitted};
 use crate::apply::Machine;
 use crate::command::PublishMember;
+use crate::compaction_schedule;
 use crate::config::{Config, MemberUrl};
 use crate::key_service::{KeyService, KeyringFollower};
 use crate::lease::lessor::ttl_seconds_min;
-use crate::raft::{Consensus, Identity, Lane, Node, NodeOptions, PeerService, Peers};
+use crate::raft::{
+    CompactionPace, Consensus, Identity, Lane, Node, NodeOptions, PeerService, Peers,
+};
 use crate::rpc::{Edge, Limits};
 use crate::seal::Sealer;
 use crate::serve::{self, Endpoint, Listener, Services, Workers};
@@ -174,6 +177,9 @@ impl Member {
         tokio::spawn(consensus.clone().watch_leases(config.election_timeout));
         tokio::spawn(consensus.clone().schedule_snapshots(config.snapshot_count));
         self.plugins.start();
+        if let Some(mode) = config.auto_compaction {
+            tokio::spawn(compaction_schedule::run(Arc::new(consensus.clone()), mode));
+        }
         tokio::spawn(publish(consensus.clone(), config.clone()));
         let mut expelled = consensus.peers().expelled();
         let member = consensus.member_id();
@@ -325,6 +331,10 @@ fn node_options(config: &Config) -> NodeOptions {
         snapshot_catchup_entries: config.snapshot_catchup_entries,
         request_timeout: config.request_timeout(),
         slow_apply: config.warning_apply_duration,
+        compaction: CompactionPace {
+            slice_keys_max: config.compaction_batch_limit,
+            pause: config.compaction_sleep_interval,
+        },
     }
 }
 

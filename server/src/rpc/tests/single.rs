@@ -15,8 +15,8 @@ use crate::mvcc::compact::Progress;
 use crate::mvcc::read_view::ReadView;
 use crate::mvcc::txn::resolve_compares;
 use crate::replica::{
-    AddPrefixKey, Applied, KeyAdmin, KeyAdminError, LeaseError, Member, Pending, Place,
-    ProposeError, ReadIndexError, Replica, RotatePrefixKey, Status,
+    AddPrefixKey, Applied, DefragmentError, KeyAdmin, KeyAdminError, LeaseError, Member, Pending,
+    Place, ProposeError, ReadIndexError, Replica, RotatePrefixKey, Status,
 };
 use crate::seal::{Sealer, SealerError};
 use crate::storage::Store;
@@ -234,6 +234,10 @@ impl Replica for Single {
     fn physically_compacted(&self, _: i64) -> Pending<'_, ()> {
         self.sweep();
         Box::pin(async {})
+    }
+
+    fn defragment(&self) -> Pending<'_, Result<(), DefragmentError>> {
+        Box::pin(async { Ok(()) })
     }
 }
 
