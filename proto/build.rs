@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "sealkv/plugins.proto",
         "sealkv/peer.proto",
         "sealkv/replicated.proto",
+        "sealkv/backup.proto",
     ];
     println!("cargo:rerun-if-changed=protos");
     let descriptors = protox::compile(files, ["protos"])?;

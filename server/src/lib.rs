@@ -14,6 +14,7 @@
 
 pub mod access;
 pub mod apply;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod command;

@@ -213,4 +213,8 @@ pub trait KeyAdmin: Send + Sync + 'static {
         &self,
         request: Permitted<RotatePrefixKey>,
     ) -> Pending<'_, Result<Arc<ReadView>, KeyAdminError>>;
+
+    /// A key for a backup of this view, and the way to it. Nothing while this member's own slot
+    /// does not open the root key.
+    fn seal_backup(&self, view: &ReadView) -> Option<(keys::BackupKey, keys::BackupEnvelope)>;
 }

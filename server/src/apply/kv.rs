@@ -217,10 +217,7 @@ impl Machine {
             let next = Revision::new(compact.revision + 1, 0);
             read::record_at(&work.open, next)?.superseded_bytes
         };
-        counters.stored_bytes = counters
-            .stored_bytes
-            .saturating_sub(released - counters.released_bytes.min(released));
-        counters.released_bytes = released;
+        counters.release(released);
         counters.compact_revision = compact.revision;
         work.compacted = true;
         Ok(CompactReply {

@@ -18,6 +18,7 @@ mod model;
 mod open;
 mod plugins;
 mod recover;
+pub mod restore;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -254,6 +255,14 @@ impl Counters {
         released_bytes: 0,
         plugin_id_next: 1,
     };
+
+    /// Takes out of the space in use what a compaction leaves to be freed: of all superseded
+    /// records those of so many bytes.
+    fn release(&mut self, released: u64) {
+        let already = self.released_bytes.min(released);
+        self.stored_bytes = self.stored_bytes.saturating_sub(released - already);
+        self.released_bytes = released;
+    }
 
     fn to_row(&self) -> wire::Counters {
         wire::Counters {

@@ -36,3 +36,4 @@ pub use openraft::async_runtime::watch::WatchReceiver as Watched;
 pub use peer_service::PeerService;
 pub use peers::{Lane, Peers};
 pub use state_machine::CompactionPace;
+pub use types::encode_first_membership as first_membership;

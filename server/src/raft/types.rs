@@ -214,6 +214,21 @@ pub fn encode_membership(membership: &Membership) -> Bytes {
     to.into()
 }
 
+/// The membership of a cluster of voters, by id with name and peer URLs: the same bytes on each.
+/// None for one that is no possible cluster.
+pub fn encode_first_membership(
+    members: &BTreeMap<MemberId, (String, Vec<String>)>,
+) -> Option<Bytes> {
+    let node = |(id, (name, peer_urls)): (&u64, &(String, Vec<String>))| {
+        let (name, peer_urls) = (name.clone(), peer_urls.clone());
+        (*id, MemberNode { name, peer_urls })
+    };
+    let nodes: BTreeMap<_, _> = members.iter().map(node).collect();
+    let voters = members.keys().copied().collect();
+    let membership = Membership::new(vec![voters], nodes).ok()?;
+    Some(encode_membership(&membership))
+}
+
 pub fn decode_membership(from: impl AsRef<[u8]>) -> Result<Membership, CodecError> {
     let mut from = from.as_ref();
     check_version(&mut from)?;

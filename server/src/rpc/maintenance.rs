@@ -4,6 +4,7 @@
 //! the other requests, never in front of them.
 
 mod downgrade;
+mod snapshot;
 
 use std::pin::Pin;
 
@@ -155,9 +156,11 @@ impl Maintenance for Edge {
 
     async fn snapshot(
         &self,
-        _: Request<pb::SnapshotRequest>,
+        request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(unknown_method("Snapshot", SERVICE))
+        let who = self.admit(&request, AtLearner::Served)?;
+        self.permit(&who, request.into_inner())?;
+        Ok(Response::new(Box::pin(self.backup()?)))
     }
 
     async fn move_leader(

@@ -17,7 +17,7 @@ use crate::apply::Machine;
 use crate::command::PublishMember;
 use crate::compaction_schedule;
 use crate::config::{Config, MemberUrl};
-use crate::key_service::{KeyService, KeyringFollower};
+use crate::key_service::{InheritedSlot, KeyService, KeyringFollower};
 use crate::lease::lessor::ttl_seconds_min;
 use crate::raft::{
     CompactionPace, Consensus, Identity, Lane, Node, NodeOptions, PeerService, Peers,
@@ -90,6 +90,7 @@ impl Member {
         let Opened {
             directory,
             member_key,
+            inherited,
             identity,
             store,
             machine,
@@ -97,6 +98,7 @@ impl Member {
             bootstrap,
         } = opened;
         let storage_keys = member_key.storage_keys().clone();
+        let inherited = inherited.map(Arc::new);
         let view = Arc::new(ArcSwap::new(machine.view()));
         let peers = Peers::new(identity.clone(), view.clone(), config.election_timeout);
         if let Some(members) = &bootstrap {
@@ -112,6 +114,10 @@ impl Member {
             source,
         })?;
         let member_key_path = directory.member_key();
+        let left_over = inherited.as_ref().map(|slot| InheritedSlot {
+            public_key: slot.public(),
+            path: directory.inherited_slot(),
+        });
         let directory = Arc::new(Mutex::new(directory));
         let consensus = Node {
             identity,
@@ -121,7 +127,11 @@ impl Member {
             machine,
             log,
             sealer: sealer.clone(),
-            keyring: KeyringFollower::new(member_key.slot().clone(), sealer.clone()),
+            keyring: KeyringFollower::new(
+                member_key.slot().clone(),
+                inherited.clone(),
+                sealer.clone(),
+            ),
             hub: hub.clone(),
             peers,
             view,
@@ -130,7 +140,7 @@ impl Member {
         .start()
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
-        let keys = KeyService::new(consensus.clone(), member_key, member_key_path);
+        let keys = KeyService::new(consensus.clone(), member_key, member_key_path, left_over);
         let peer_service =
             PeerService::new(consensus.clone(), keys.clone(), directory, storage_keys);
         let limits = limits(config);

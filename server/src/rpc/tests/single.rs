@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use keys::{KeyChange, Keyring, ProviderKind, SlotHolder, SlotKeyPair, StorageKeys};
+use keys::{
+    DirectoryId, FileProvider, KeyChange, Keyring, MemberKey, ProviderKind, SlotHolder,
+    SlotKeyPair, StorageKeys,
+};
 use parking_lot::Mutex;
 
 use crate::access::Permitted;
@@ -39,6 +42,12 @@ pub(crate) struct Single {
     pub(crate) void: Mutex<Vec<NoEffect>>,
     pub(crate) proposals: AtomicU64,
     slot: Arc<SlotKeyPair>,
+    member_key: MemberKey,
+}
+
+/// What opens the member's backups.
+pub(crate) fn provider() -> FileProvider {
+    FileProvider::from_secret(&keys::Secret::from_bytes([5; 32]))
 }
 
 impl Single {
@@ -49,7 +58,8 @@ impl Single {
     pub(crate) fn with_hub(hub: impl FnOnce(Arc<ReadView>) -> Hub) -> Arc<Self> {
         let store = Store::in_memory(StorageKeys::ephemeral());
         let mut machine = Machine::create(store, MEMBER).unwrap();
-        let slot = Arc::new(SlotKeyPair::generate());
+        let member_key = MemberKey::create(MEMBER, DirectoryId::random(), &provider()).unwrap();
+        let slot = Arc::clone(member_key.slot());
         let public_key = slot.public();
         let holder = SlotHolder {
             member_id: MEMBER,
@@ -80,6 +90,7 @@ impl Single {
             void: Mutex::default(),
             proposals: AtomicU64::new(0),
             slot,
+            member_key,
         })
     }
 
@@ -271,5 +282,10 @@ impl KeyAdmin for Single {
             let rotate = rotate.map_err(|_| KeyAdminError::UnknownPrefix)?;
             Ok(self.run(ChangeKeys(KeyChange::Rotate(rotate)).into()).view)
         })
+    }
+
+    fn seal_backup(&self, view: &ReadView) -> Option<(keys::BackupKey, keys::BackupEnvelope)> {
+        self.member_key
+            .seal_backup(&*self.sealer.keyring()?, &view.key_table)
     }
 }
