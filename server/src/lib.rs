@@ -20,6 +20,7 @@ pub mod clock;
 pub mod command;
 pub mod compaction_schedule;
 pub mod config;
+pub mod corruption_check;
 #[cfg(feature = "plugins")]
 pub mod hooks;
 pub mod http;

@@ -22,6 +22,7 @@ use super::wire;
 use crate::apply::snapshot::SnapshotLoader;
 use crate::command::Envelope;
 use crate::key_service::{KeyService, MintError};
+use crate::mvcc::hash::hash_kv;
 use crate::replica::ProposeError;
 use crate::storage::{StagedState, StateDirectory};
 
@@ -282,6 +283,22 @@ impl Peer for PeerService {
         Ok(Response::new(pb::MintKeyResponse {
             refusal: refusal.into(),
             log_index,
+        }))
+    }
+
+    async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Answer<pb::HashKvResponse> {
+        let revision = self.welcome_member(request)?.revision;
+        let view = self.consensus.view();
+        let newest = view.revision;
+        let hashed = executor::blocking(move || hash_kv(&view, revision))
+            .await
+            .map_err(|e| stopped(&e))?;
+        let hashed = hashed.ok();
+        Ok(Response::new(pb::HashKvResponse {
+            absent: hashed.is_none(),
+            hash: hashed.map_or(0, |it| it.hash),
+            compact_revision: hashed.map_or(0, |it| it.compact_revision),
+            revision: newest,
         }))
     }
 }

@@ -17,6 +17,7 @@ use crate::apply::Machine;
 use crate::command::PublishMember;
 use crate::compaction_schedule;
 use crate::config::{Config, MemberUrl};
+use crate::corruption_check;
 use crate::key_service::{InheritedSlot, KeyService, KeyringFollower};
 use crate::lease::lessor::ttl_seconds_min;
 use crate::raft::{
@@ -189,6 +190,9 @@ impl Member {
         self.plugins.start();
         if let Some(mode) = config.auto_compaction {
             tokio::spawn(compaction_schedule::run(Arc::new(consensus.clone()), mode));
+        }
+        if let Some(interval) = config.corrupt_check_interval {
+            tokio::spawn(corruption_check::run(consensus.clone(), interval));
         }
         tokio::spawn(publish(consensus.clone(), config.clone()));
         let mut expelled = consensus.peers().expelled();

@@ -57,6 +57,15 @@ pub enum RestoreFailed {
     Cluster(#[from] crate::config::ClusterError),
     #[error("the backup {0}")]
     Backup(#[from] BackupError),
+    #[error(
+        "the backup is opened by the {provider} provider of member {member_id:x}: give that \
+         member's key file as --root-key-file, or its passphrase as --passphrase-file ({source})"
+    )]
+    NoProvider {
+        provider: keys::ProviderKind,
+        member_id: u64,
+        source: StartError,
+    },
     #[error("the backup does not open: {0}")]
     Sealed(#[from] keys::OpenBackupError),
     #[error("the backup's {0}")]
@@ -85,7 +94,14 @@ impl Restore {
             return Err(RestoreFailed::Exists(self.data_dir.clone()));
         }
         let reader = BackupReader::new(backup)?;
-        let provider = open_provider(&self.key_source, true)?;
+        let envelope = &reader.header().envelope;
+        let (provider, member_id) = (envelope.provider(), envelope.member_id());
+        let provider =
+            open_provider(&self.key_source, true).map_err(|source| RestoreFailed::NoProvider {
+                provider,
+                member_id,
+                source,
+            })?;
         let staging = Staging::new(&self.data_dir);
         let restored = self.fill(reader, &*provider, &staging.path).await?;
         staging.publish(&self.data_dir)?;
