@@ -263,7 +263,13 @@ pub const FLAGS: &[FlagSpec] = &[
     meaningless(Member, Duration, "raft-read-timeout"),
     meaningless(Member, Duration, "raft-write-timeout"),
     absent(Member, Text, "feature-gates", ""),
-    absent(Member, Text, "config-file", ""),
+    works(
+        Member,
+        Text,
+        "config-file",
+        "",
+        "Path to a YAML file with etcd's keys; flags and variables beside it are ignored.",
+    ),
     works(
         Keys,
         Text,
@@ -419,11 +425,32 @@ pub const FLAGS: &[FlagSpec] = &[
         Text,
         "log-outputs",
         "default",
-        "Where the log goes: default or stderr.",
+        "Where the log goes: default (stderr), or a list of stderr, stdout and files, or \
+         systemd/journal alone.",
     ),
-    meaningless(Logging, Text, "logger"),
-    absent(Logging, Bool, "enable-log-rotation", "false"),
-    meaningless(Logging, Text, "log-rotation-config-json"),
+    works(
+        Logging,
+        Text,
+        "logger",
+        "zap",
+        "The form of the log's lines; only etcd's, zap.",
+    ),
+    works(
+        Logging,
+        Bool,
+        "enable-log-rotation",
+        "false",
+        "Set the one file among --log-outputs aside when it is full.",
+    ),
+    works(
+        Logging,
+        Text,
+        "log-rotation-config-json",
+        "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \
+         \"compress\": false}",
+        "When (maxsize in MB) and for how long (maxage in days, maxbackups in files; 0: for ever), \
+         and whether compressed (gzip).",
+    ),
     works(
         Logging,
         Duration,

@@ -12,7 +12,7 @@ use super::flag_syntax::{Given, parse_bool};
 use super::flag_table::{FlagSpec, Kind, Standing};
 use super::mistake::{Mistake, Problem};
 use super::url::{MemberUrl, UrlError};
-use super::{AutoCompaction, ClusterState, Config, Keepalive, KeySource, LogFormat, LogLevel};
+use super::{AutoCompaction, ClusterState, Config, Keepalive, KeySource};
 
 const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -37,14 +37,15 @@ fn positive(revisions: i64) -> Option<AutoCompaction> {
     (revisions > 0).then_some(AutoCompaction::Revision(revisions))
 }
 
-struct Settling<'a> {
-    given: &'a Given,
+pub(super) struct Settling<'a> {
+    pub(super) given: &'a Given,
     mistakes: Vec<Mistake>,
 }
 
 impl Settling<'_> {
-    fn mistake(&mut self, flag: &str, problem: impl Into<Problem>) {
-        self.mistakes.push(Mistake::new(flag, problem));
+    pub(super) fn mistake(&mut self, flag: &str, problem: impl Into<Problem>) {
+        let source = self.given.source(flag);
+        self.mistakes.push(Mistake::of(source, problem.into()));
     }
 
     /// Refuses what this release does not do; returns what cannot mean anything.
@@ -79,7 +80,9 @@ impl Settling<'_> {
         let listen_peer_urls = self.listen_urls("listen-peer-urls", "http://localhost:2380");
         let advertise_client_urls =
             self.advertised_urls("advertise-client-urls", "http://localhost:2379");
-        if self.given.text("listen-client-urls").is_some()
+        // etcd asks for it on a command line, not in a file.
+        if !self.given.is_of_file()
+            && self.given.text("listen-client-urls").is_some()
             && self.given.text("advertise-client-urls").is_none()
         {
             self.mistake("advertise-client-urls", Problem::AdvertiseUnset);
@@ -92,7 +95,8 @@ impl Settling<'_> {
         let key_source = self.key_source(&data_dir);
         let log_level = self.log_level();
         let log_format = self.log_format();
-        self.log_outputs();
+        let log_outputs = self.log_outputs();
+        let log_rotation = self.log_rotation(&log_outputs);
         Some(Config {
             initial_cluster_token: self.not_empty("initial-cluster-token", "etcd-cluster"),
             snapshot_count: self.at_least_one("snapshot-count", 10_000),
@@ -127,7 +131,11 @@ impl Settling<'_> {
             key_source: key_source?,
             log_level,
             log_format,
+            log_outputs,
+            log_rotation,
             meaningless_flags,
+            unknown_variables: Vec::new(),
+            file: None,
         })
     }
 
@@ -389,48 +397,6 @@ impl Settling<'_> {
             }
         }
     }
-
-    fn log_level(&mut self) -> LogLevel {
-        match self.given.text("log-level").unwrap_or("info") {
-            "debug" => LogLevel::Debug,
-            "info" => LogLevel::Info,
-            "warn" => LogLevel::Warn,
-            // Nothing is logged above error here.
-            "error" | "dpanic" | "panic" | "fatal" => LogLevel::Error,
-            _ => {
-                let allowed = "debug, info, warn, error, panic or fatal";
-                self.mistake("log-level", Problem::Choice { allowed });
-                LogLevel::Info
-            }
-        }
-    }
-
-    fn log_format(&mut self) -> LogFormat {
-        match self.given.text("log-format").unwrap_or("json") {
-            "json" => LogFormat::Json,
-            "console" => LogFormat::Console,
-            _ => {
-                self.mistake(
-                    "log-format",
-                    Problem::Choice {
-                        allowed: "json or console",
-                    },
-                );
-                LogFormat::Json
-            }
-        }
-    }
-
-    fn log_outputs(&mut self) {
-        let outputs = self.given.text("log-outputs").unwrap_or("default");
-        if outputs
-            .split(',')
-            .any(|output| !matches!(output, "default" | "stderr"))
-        {
-            let allowed = "default or stderr: others are not implemented by this release";
-            self.mistake("log-outputs", Problem::Choice { allowed });
-        }
-    }
 }
 
 /// `DATA_DIR.key`, beside the directory and never in it.
@@ -652,7 +618,10 @@ mod tests {
             "--max-request-bytes=99999999999",
             "--watch-progress-notify-interval=1ms",
             "--snapshot-count=0",
-            "--log-outputs=/var/log/x",
+            "--log-outputs=default,/var/log/x",
+            "--log-outputs=stderr,",
+            "--logger=capnslog",
+            "--enable-log-rotation",
         ] {
             assert_eq!(mistakes(&[wrong]).len(), 1, "{wrong}");
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use proto::sealkv::peer as pb;
+use sd_notify::NotifyState;
 use tonic::service::Routes;
 
 use super::StartError;
@@ -234,15 +235,24 @@ impl Member {
             limits,
             shutdown,
         );
+        tell_supervisor(NotifyState::Ready);
         let ended = tokio::select! {
             () = shutdown.begun() => Ok(()),
             error = &mut trouble => Err(error),
         };
+        tell_supervisor(NotifyState::Stopping);
         shutdown.begin();
         for task in tasks {
             let _ = task.await;
         }
         ended
+    }
+}
+
+/// systemd, if it has started this process and wants to know.
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "failed to notify systemd");
     }
 }
 
