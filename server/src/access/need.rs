@@ -7,8 +7,8 @@
 //! Source: etcd 3.7.1, `server/etcdserver/apply/auth.go` and `v3rpc/{key,maintenance,member}.go`.
 
 use crate::command::{
-    Body, ChangeAlarm, ChangeKeys, Compact, Compare, DeletePlugin, DeleteRange, DeployPlugin,
-    LeaseGrant, LeaseRevoke, Op, PluginChunk, Put, SetPluginState, Txn,
+    Authenticate, Body, ChangeAlarm, ChangeAuth, ChangeKeys, Compact, Compare, DeletePlugin,
+    DeleteRange, DeployPlugin, LeaseGrant, LeaseRevoke, Op, PluginChunk, Put, SetPluginState, Txn,
 };
 use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::read::RangeQuery;
@@ -54,9 +54,11 @@ macro_rules! guarded {
 }
 pub(crate) use guarded;
 
+// Who proves who it is cannot have been somebody before.
+guarded!([] => Authenticate);
 guarded!([Need::User] => LeaseGrant);
 guarded!([Need::Root] =>
-    Compact, ChangeAlarm, ChangeKeys, AddPrefixKey, RotatePrefixKey,
+    Compact, ChangeAlarm, ChangeAuth, ChangeKeys, AddPrefixKey, RotatePrefixKey,
     PluginChunk, DeployPlugin, SetPluginState, DeletePlugin,
 );
 
@@ -143,6 +145,8 @@ impl Guarded for Body {
             Body::DeployPlugin(deploy) => deploy.needs(),
             Body::SetPluginState(state) => state.needs(),
             Body::DeletePlugin(delete) => delete.needs(),
+            Body::ChangeAuth(change) => change.needs(),
+            Body::Authenticate(authenticate) => authenticate.needs(),
             // Commands that only the server itself makes: a client that gets one in needs root.
             Body::LeaseExpire(_)
             | Body::LeaseCheckpoint(_)

@@ -12,6 +12,7 @@ pub enum Internal {
     SpaceQuota,
     Health,
     PluginEffects,
+    PasswordRehash,
     /// An entry that another member's door let pass and forwarded here.
     Forwarded,
 }

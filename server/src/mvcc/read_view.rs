@@ -13,6 +13,7 @@ use super::index::Index;
 use crate::lease::table::LeaseTable;
 use crate::storage::View;
 use crate::tables::alarms::Alarms;
+use crate::tables::auth::AuthTable;
 use crate::tables::members::Members;
 use crate::tables::plugins::PluginTable;
 
@@ -36,6 +37,7 @@ pub struct ReadView {
     pub members: Arc<Members>,
     pub plugins: Arc<PluginTable>,
     pub alarms: Arc<Alarms>,
+    pub auth: Arc<AuthTable>,
     /// What counts towards the space quota, the same on every member.
     pub stored_bytes: u64,
     pub(crate) compacting: CompactMark,

@@ -5,6 +5,7 @@
 //! had no effect.
 //! Not known here: openraft, storage engines, sockets.
 
+mod auth;
 mod cluster;
 mod gate;
 mod guarded;
@@ -32,6 +33,7 @@ pub(crate) mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::etcdserverpb::auth_server::AuthServer;
 use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::kv_server::KvServer;
 use proto::etcdserverpb::lease_server::LeaseServer;
@@ -114,6 +116,7 @@ impl Edge {
             .add_service(bounded!(KvServer))
             .add_service(bounded!(WatchServer))
             .add_service(bounded!(LeaseServer))
+            .add_service(bounded!(AuthServer))
             .add_service(bounded!(ClusterServer))
             .add_service(bounded!(MaintenanceServer))
             .add_service(bounded!(KeysServer))
@@ -123,6 +126,8 @@ impl Edge {
             routes.add_service(plugins);
         }
         let reword = axum::middleware::map_response(oversized::reword);
-        routes.routes().into_axum_router().layer(reword).into()
+        let await_token = axum::middleware::from_fn_with_state(self.clone(), gate::await_token);
+        let router = routes.routes().into_axum_router();
+        router.layer(await_token).layer(reword).into()
     }
 }

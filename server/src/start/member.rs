@@ -12,7 +12,7 @@ use super::StartError;
 use super::bootstrap::{self, Opened};
 use super::pages::PagesNode;
 use super::plugins::Plugins;
-use crate::access::{Door, Internal, Permitted};
+use crate::access::{Door, Internal, Permitted, Sessions};
 use crate::apply::Machine;
 use crate::command::PublishMember;
 use crate::config::{Config, MemberUrl};
@@ -108,6 +108,7 @@ impl Member {
             what: "cannot start threads",
             source,
         })?;
+        let sessions = Sessions::default();
         let member_key_path = directory.member_key();
         let directory = Arc::new(Mutex::new(directory));
         let consensus = Node {
@@ -120,6 +121,7 @@ impl Member {
             sealer: sealer.clone(),
             keyring: KeyringFollower::new(member_key.slot().clone(), sealer.clone()),
             hub: hub.clone(),
+            sessions: sessions.clone(),
             peers,
             view,
             bootstrap,
@@ -137,7 +139,7 @@ impl Member {
             key_admin: Arc::new(keys.clone()),
             sealer,
             hub,
-            door: Door::new(),
+            door: Door::new(sessions),
             limits: Arc::new(limits),
         };
         Ok(Self {
