@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Denied;
 use super::identity::{Identity, Secret};
+use super::jwt::JwtTokens;
 use super::need::{Guarded, Need};
 use super::passwords::Passwords;
 use super::permitted::{Caller, Permitted};
@@ -17,6 +18,8 @@ pub const USER_NAME_BYTES_MAX: usize = u16::MAX as usize;
 #[derive(Clone, Default)]
 pub struct Door {
     sessions: Sessions,
+    /// In place of simple tokens.
+    jwt: Option<JwtTokens>,
     passwords: Passwords,
 }
 
@@ -26,8 +29,21 @@ impl Door {
     pub fn new(sessions: Sessions) -> Self {
         Door {
             sessions,
+            jwt: None,
             passwords: Passwords::default(),
         }
+    }
+
+    /// The door of a member whose tokens are signed.
+    #[must_use]
+    pub fn with_jwt(self, jwt: Option<JwtTokens>) -> Self {
+        Door { jwt, ..self }
+    }
+
+    /// None if tokens are simple.
+    #[must_use]
+    pub fn jwt(&self) -> Option<&JwtTokens> {
+        self.jwt.as_ref()
     }
 
     #[must_use]
@@ -85,6 +101,9 @@ impl Door {
     }
 
     fn of_token(&self, rules: Rules<'_>, token: &Secret) -> Result<(Arc<str>, u64), Denied> {
+        if let Some(jwt) = &self.jwt {
+            return jwt.check(token).ok_or(Denied::InvalidAuthToken);
+        }
         let user = self.sessions.user_of(token, rules.auth);
         let user = user.ok_or(Denied::InvalidAuthToken)?;
         Ok((user, rules.auth.revision()))

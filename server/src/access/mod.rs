@@ -8,6 +8,7 @@
 mod backoff;
 mod door;
 mod identity;
+mod jwt;
 mod need;
 mod passwords;
 mod permitted;
@@ -16,6 +17,7 @@ mod sessions;
 
 pub use door::{Door, USER_NAME_BYTES_MAX};
 pub use identity::{Identity, Secret};
+pub use jwt::{JwtOptions, JwtTokens, KeyError, Method, VerifyOnly};
 pub(crate) use need::guarded;
 pub use need::{Guarded, Need};
 pub use passwords::{BadHash, PasswordError, Passwords, Verified, brought};

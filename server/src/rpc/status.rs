@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use super::parse::BadRequest;
 use super::values::ValueError;
-use crate::access::{Denied, PasswordError};
+use crate::access::{Denied, PasswordError, VerifyOnly};
 use crate::command::{AuthRefusal, NoEffect, NotApplied, Refusal};
 use crate::mvcc::read::ReadError;
 use crate::replica::{KeyAdminError, LeaseError, ProposeError, ReadIndexError};
@@ -147,6 +147,12 @@ impl From<AuthRefusal> for Status {
                 invalid("etcdserver: authentication failed, invalid user ID or password")
             }
         }
+    }
+}
+
+impl From<VerifyOnly> for Status {
+    fn from(error: VerifyOnly) -> Self {
+        Status::unknown(format!("auth: {error}"))
     }
 }
 

@@ -14,10 +14,10 @@ use super::StartError;
 use super::bootstrap::{self, Opened};
 use super::pages::PagesNode;
 use super::plugins::Plugins;
-use crate::access::{Door, Internal, Permitted, Sessions};
+use crate::access::{Door, Internal, JwtTokens, Permitted, Sessions};
 use crate::apply::Machine;
 use crate::command::PublishMember;
-use crate::config::{Config, MemberUrl};
+use crate::config::{AuthToken, Config, MemberUrl};
 use crate::http::{FrontDoor, Gateway};
 use crate::key_service::{KeyService, KeyringFollower};
 use crate::lease::lessor::ttl_seconds_min;
@@ -127,7 +127,14 @@ impl Member {
             what: "cannot start threads",
             source,
         })?;
-        let sessions = Sessions::default();
+        let (sessions, jwt) = match &config.auth_token {
+            AuthToken::Simple { ttl } => (Sessions::new(*ttl), None),
+            AuthToken::Jwt(options) => {
+                let jwt = JwtTokens::open(options.clone())?;
+                tokio::spawn(jwt.clone().follow_files());
+                (Sessions::default(), Some(jwt))
+            }
+        };
         let member_key_path = directory.member_key();
         let directory = Arc::new(Mutex::new(directory));
         let consensus = Node {
@@ -158,7 +165,7 @@ impl Member {
             key_admin: Arc::new(keys.clone()),
             sealer,
             hub,
-            door: Door::new(sessions),
+            door: Door::new(sessions).with_jwt(jwt),
             limits: Arc::new(limits),
         };
         Ok(Self {
