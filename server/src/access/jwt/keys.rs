@@ -41,14 +41,14 @@ pub(super) struct Keys {
 }
 
 enum Signer {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
     Ecdsa(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
 }
 
 enum Verifier {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Public {
         algorithm: &'static dyn VerificationAlgorithm,
         key: Vec<u8>,
@@ -87,7 +87,7 @@ impl Keys {
 
     fn hmac(algorithm: hmac::Algorithm, private: Option<&[u8]>) -> Result<Self, KeyError> {
         let secret = private.filter(|secret| !secret.is_empty());
-        let key = hmac::Key::new(algorithm, secret.ok_or(KeyError::Missing)?);
+        let key = Box::new(hmac::Key::new(algorithm, secret.ok_or(KeyError::Missing)?));
         Ok(Keys {
             signer: Some(Signer::Hmac(key.clone())),
             verifier: Verifier::Hmac(key),
