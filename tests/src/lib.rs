@@ -12,8 +12,6 @@ pub mod differential;
 pub mod guests;
 pub mod http;
 pub mod interop;
-pub mod interop;
-pub mod http;
 pub mod links;
 pub mod load;
 pub mod model;
