@@ -175,6 +175,10 @@ async fn every_route_answers_as_etcds() {
         ("/v3/maintenance/hashkv", "{}"),
         ("/v3/maintenance/hash", "{}"),
         ("/v3/maintenance/status", "{}"),
+        ("/v3/maintenance/defragment", "{}"),
+        ("/v3/maintenance/downgrade", "{}"),
+        ("/v3/maintenance/downgrade", r#"{"action":"CANCEL"}"#),
+        ("/v3/maintenance/downgrade", r#"{"action":"VALIDATE","version":"3.9.0"}"#),
         ("/v3/cluster/member/list", "{}"),
         ("/v3/cluster/member/list", r#"{"linearizable":true}"#),
         ("/v3/cluster/member/add", r#"{"peerURLs":["nowhere"]}"#),
@@ -520,6 +524,27 @@ async fn a_leader_key_lives_as_long_as_its_lease_is_renewed() {
     assert_eq!(events(&mut watch).await[0]["kv"]["lease"], lease);
     call(port, "/v3/kv/lease/revoke", json!({"ID": lease})).await;
     assert_eq!(events(&mut watch).await[0]["type"], "DELETE");
+}
+
+/// Pieces of a backup, and at the end what they hash to.
+#[tokio::test]
+async fn a_snapshot_comes_in_lines() {
+    let cluster = Cluster::single().await;
+    let port = cluster.members[0].client_port;
+    put(port, "a", "1").await;
+    let mut snapshot = Request::post("/v3/maintenance/snapshot", "{}")
+        .send(port)
+        .await;
+    assert_eq!(snapshot.status, 200);
+    let mut last = None;
+    while let Some(line) = snapshot.line().await {
+        assert!(line.get("error").is_none(), "{line}");
+        last = Some(line);
+    }
+    let last = last.expect("at least one piece");
+    assert!(last["result"].get("remaining_bytes").is_none(), "{last}");
+    let blob = last["result"]["blob"].as_str().expect("bytes are base64");
+    assert_eq!(blob.len(), 44, "the hash");
 }
 
 type Socket = WebSocketStream<TcpStream>;
