@@ -30,7 +30,7 @@ use crate::config::Keepalive;
 use crate::metrics::metrics;
 use crate::shutdown::Shutdown;
 
-use answer::{Answer, Ending};
+use answer::{Answer, Asked, Ending};
 pub use listener::{Accepted, ListenError, Listener, listen};
 use opening::Protocol;
 pub use workers::Workers;
@@ -121,7 +121,9 @@ impl Services {
             request.extensions_mut().insert(peer);
         }
         if is_grpc(&request) {
-            let mut ending = Ending::of(metrics().call(request.uri().path()), slow);
+            let call = metrics().call(request.uri().path());
+            let mut ending = Ending::of(call, request.headers(), slow);
+            let request = request.map(|body| Asked::new(body, call));
             let response = self.grpc.call(request).await?;
             ending.see(response.headers());
             return Ok(response.map(|body| Answer::Grpc(body, ending)));

@@ -391,7 +391,13 @@ pub const FLAGS: &[FlagSpec] = &[
     absent(Auth, Unsigned, "auth-token-ttl", "300"),
     meaningless(Auth, Unsigned, "bcrypt-cost"),
     absent(Monitoring, Bool, "enable-pprof", "false"),
-    absent(Monitoring, Text, "metrics", "basic"),
+    works(
+        Monitoring,
+        Text,
+        "metrics",
+        "basic",
+        "Detail of /metrics: basic, or extensive, which adds how long every gRPC method takes.",
+    ),
     absent(Monitoring, Text, "listen-metrics-urls", ""),
     works(
         Logging,

@@ -67,6 +67,8 @@ pub struct Config {
     pub log_outputs: Vec<LogOutput>,
     /// `None`: files grow.
     pub log_rotation: Option<LogRotation>,
+    /// `/metrics` also says how long every gRPC method takes.
+    pub extensive_metrics: bool,
     /// Flags that were given and cannot mean anything here: each is logged once.
     pub meaningless_flags: Vec<&'static str>,
     /// Variables that look like flags and are none.

@@ -123,6 +123,7 @@ impl Settling<'_> {
             log_format,
             log_outputs,
             log_rotation,
+            extensive_metrics: self.extensive_metrics(),
             meaningless_flags,
             unknown_variables: Vec::new(),
             file: None,
@@ -195,6 +196,18 @@ impl Settling<'_> {
             );
         }
         interval
+    }
+
+    fn extensive_metrics(&mut self) -> bool {
+        match self.given.text("metrics").unwrap_or("basic") {
+            "basic" => false,
+            "extensive" => true,
+            _ => {
+                let allowed = "basic or extensive";
+                self.mistake("metrics", Problem::Choice { allowed });
+                false
+            }
+        }
     }
 
     fn raft_times(&mut self) -> (Duration, Duration) {

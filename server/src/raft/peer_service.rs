@@ -7,8 +7,10 @@ use futures::{Stream, StreamExt};
 use keys::StorageKeys;
 use openraft::raft::TransferLeaderError;
 use parking_lot::Mutex;
+use prost::Message as _;
 use proto::sealkv::peer as pb;
 use proto::sealkv::peer::peer_server::{Peer, PeerServer};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::consensus::Consensus;
@@ -22,6 +24,7 @@ use super::wire;
 use crate::apply::snapshot::SnapshotLoader;
 use crate::command::Envelope;
 use crate::key_service::{KeyService, MintError};
+use crate::metrics::{Held, metrics};
 use crate::replica::ProposeError;
 use crate::storage::{StagedState, StateDirectory};
 
@@ -59,6 +62,12 @@ impl PeerService {
 
     /// What a member asks that takes part in raft: the caller must be a member now.
     fn welcome_member<T>(&self, request: Request<T>) -> Result<T, Status> {
+        self.welcome_member_from(request)
+            .map(|(_, message)| message)
+    }
+
+    /// Also says which member it is.
+    fn welcome_member_from<T>(&self, request: Request<T>) -> Result<(u64, T), Status> {
         let (greeting, message) = self.welcome(request)?;
         let nodes = self.consensus.member_nodes();
         // A member that has no configuration yet learns it from its first leader.
@@ -67,7 +76,7 @@ impl PeerService {
                 "the caller is not a member of this cluster",
             ));
         }
-        Ok(message)
+        Ok((greeting.member_id, message))
     }
 
     /// A member that has lost its log and its votes must not give another one.
@@ -117,7 +126,18 @@ impl Peer for PeerService {
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Answer<Self::AppendStream> {
         self.may_vote()?;
-        let inbound = self.welcome_member(request)?;
+        let (from, inbound) = self.welcome_member_from(request)?;
+        let local = self.consensus.member_id();
+        let inbound = inbound.inspect(move |item| {
+            let peers = &metrics().peers;
+            match item {
+                Ok(message) => {
+                    peers.received(from, message.encoded_len());
+                    peers.reached(local, from);
+                }
+                Err(_) => peers.refused(from),
+            }
+        });
         // A message that cannot be read ends the stream; raft starts a new one.
         let requests = inbound
             .map(|item| item.and_then(|message| wire::parse_append(message).map_err(invalid)))
@@ -126,6 +146,11 @@ impl Peer for PeerService {
         let results = self.consensus.raft().stream_append(requests);
         let outbound =
             results.map(|result| result.map(wire::append_result).map_err(|e| stopped(&e)));
+        let outbound = outbound.inspect(move |item| {
+            if let Ok(message) = item {
+                metrics().peers.sent(from, message.encoded_len());
+            }
+        });
         Ok(Response::new(Box::pin(outbound)))
     }
 
@@ -186,13 +211,20 @@ impl Peer for PeerService {
     ) -> Answer<pb::SnapshotInstalled> {
         use pb::snapshot_part::Part;
         self.may_vote()?;
-        let mut inbound = self.welcome_member(request)?;
+        let (from, mut inbound) = self.welcome_member_from(request)?;
+        let _receiving = Held::new(&metrics().snapshots_being_applied);
+        let begun = Instant::now();
         let first = inbound.message().await?.and_then(|message| message.part);
         let Some(Part::Head(head)) = first else {
             return Err(Status::invalid_argument("a snapshot starts with its head"));
         };
         let (vote, meta) = wire::parse_snapshot_head(head).map_err(invalid)?;
-        let staged = self.receive(&mut inbound, &meta).await?;
+        let received = self.receive(&mut inbound, &meta).await;
+        let took = begun.elapsed();
+        metrics()
+            .peers
+            .snapshot_received(from, took, received.is_ok());
+        let staged = received?;
         let snapshot = openraft::type_config::alias::SnapshotOf::<TypeConfig, SnapshotContent> {
             meta,
             snapshot: SnapshotContent::Staged(Box::new(staged)),
