@@ -8,7 +8,6 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use server::config::{Asked, Config, flags_help};
-use server::metrics::metrics;
 use server::shutdown::{Shutdown, die_of};
 use server::{cli, logging, start};
 
@@ -84,9 +83,6 @@ fn run(config: Config) -> ExitCode {
             listener = %url,
             "peers talk without TLS: whoever reaches this address reads key names and may take part"
         );
-    }
-    if config.extensive_metrics {
-        metrics().calls().measure_handling();
     }
     let shutdown = Shutdown::new();
     let ended = start::run(config, shutdown.clone());

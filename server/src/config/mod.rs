@@ -4,6 +4,7 @@
 //! its flag; no flag is taken and ignored.
 //! Not known here: the data directory, sockets, how to open a key.
 
+mod allow_list;
 mod cluster;
 mod config_file;
 mod duration;
@@ -18,6 +19,7 @@ mod url;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use allow_list::AllowList;
 pub use cluster::{ClusterError, InitialCluster};
 pub use duration::{parse_duration, show_duration};
 pub use flag_syntax::Given;
@@ -37,6 +39,16 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Sorted, as all lists of URLs here.
     pub listen_client_urls: Vec<MemberUrl>,
+    /// HTTP moves here from the client URLs; empty: it stays with them.
+    pub listen_client_http_urls: Vec<MemberUrl>,
+    pub listen_metrics_urls: Vec<MemberUrl>,
+    pub json_gateway: bool,
+    /// Origins whose pages may read answers.
+    pub cors: AllowList,
+    /// Hosts that plain HTTP requests may name.
+    pub host_whitelist: AllowList,
+    /// How long calls take is counted too.
+    pub extensive_metrics: bool,
     pub advertise_client_urls: Vec<MemberUrl>,
     pub listen_peer_urls: Vec<MemberUrl>,
     pub advertise_peer_urls: Vec<MemberUrl>,
@@ -67,8 +79,6 @@ pub struct Config {
     pub log_outputs: Vec<LogOutput>,
     /// `None`: files grow.
     pub log_rotation: Option<LogRotation>,
-    /// `/metrics` also says how long every gRPC method takes.
-    pub extensive_metrics: bool,
     /// Flags that were given and cannot mean anything here: each is logged once.
     pub meaningless_flags: Vec<&'static str>,
     /// Variables that look like flags and are none.

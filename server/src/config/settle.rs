@@ -11,7 +11,7 @@ use super::flag_syntax::{Given, parse_bool};
 use super::flag_table::{FlagSpec, Kind, Standing};
 use super::mistake::{Mistake, Problem};
 use super::url::{MemberUrl, UrlError};
-use super::{ClusterState, Config, Keepalive, KeySource};
+use super::{AllowList, ClusterState, Config, Keepalive, KeySource};
 
 const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -72,6 +72,12 @@ impl Settling<'_> {
             _ => PathBuf::from(format!("{name}.sealkv")),
         };
         let listen_client_urls = self.listen_urls("listen-client-urls", "http://localhost:2379");
+        let listen_client_http_urls = self.more_listen_urls("listen-client-http-urls");
+        let listen_metrics_urls = self.more_listen_urls("listen-metrics-urls");
+        self.http_urls_stand_alone(
+            listen_client_urls.as_deref(),
+            listen_client_http_urls.as_deref(),
+        );
         let listen_peer_urls = self.listen_urls("listen-peer-urls", "http://localhost:2380");
         let advertise_client_urls =
             self.advertised_urls("advertise-client-urls", "http://localhost:2379");
@@ -111,6 +117,11 @@ impl Settling<'_> {
             name,
             data_dir,
             listen_client_urls: listen_client_urls?,
+            listen_client_http_urls: listen_client_http_urls?,
+            listen_metrics_urls: listen_metrics_urls?,
+            json_gateway: self.given.bool("enable-grpc-gateway").unwrap_or(true),
+            cors: self.cors(),
+            host_whitelist: AllowList::parse(self.given.text("host-whitelist").unwrap_or("*")),
             advertise_client_urls: advertise_client_urls?,
             listen_peer_urls: listen_peer_urls?,
             advertise_peer_urls: advertise_peer_urls?,
@@ -198,18 +209,6 @@ impl Settling<'_> {
         interval
     }
 
-    fn extensive_metrics(&mut self) -> bool {
-        match self.given.text("metrics").unwrap_or("basic") {
-            "basic" => false,
-            "extensive" => true,
-            _ => {
-                let allowed = "basic or extensive";
-                self.mistake("metrics", Problem::Choice { allowed });
-                false
-            }
-        }
-    }
-
     fn raft_times(&mut self) -> (Duration, Duration) {
         let heartbeat_ms = self.at_least_one("heartbeat-interval", 100);
         let election_ms = self.at_least_one("election-timeout", 1000);
@@ -247,6 +246,45 @@ impl Settling<'_> {
 
     fn listen_urls(&mut self, flag: &'static str, default: &str) -> Option<Vec<MemberUrl>> {
         self.urls(flag, default, MemberUrl::check_bindable)
+    }
+
+    /// None by default.
+    fn more_listen_urls(&mut self, flag: &'static str) -> Option<Vec<MemberUrl>> {
+        match self.given.text(flag) {
+            None | Some("") => Some(Vec::new()),
+            Some(_) => self.listen_urls(flag, ""),
+        }
+    }
+
+    fn http_urls_stand_alone(&mut self, all: Option<&[MemberUrl]>, http: Option<&[MemberUrl]>) {
+        let (all, http) = (all.unwrap_or_default(), http.unwrap_or_default());
+        let same = |one: &MemberUrl| all.iter().any(|other| other.place() == one.place());
+        if let Some(url) = http.iter().find(|url| same(url)) {
+            let url = url.clone();
+            self.mistake("listen-client-http-urls", Problem::BothOn { url });
+        }
+    }
+
+    fn cors(&mut self) -> AllowList {
+        let origins = AllowList::parse(self.given.text("cors").unwrap_or("*"));
+        let wrong = |origin: &str| origin != "*" && !is_origin(origin);
+        if let Some(origin) = origins.names().find(|origin| wrong(origin)) {
+            let origin = origin.to_owned();
+            self.mistake("cors", Problem::NotAnOrigin { origin });
+        }
+        origins
+    }
+
+    fn extensive_metrics(&mut self) -> bool {
+        match self.given.text("metrics").unwrap_or("basic") {
+            "basic" => false,
+            "extensive" => true,
+            _ => {
+                let allowed = "basic or extensive";
+                self.mistake("metrics", Problem::Choice { allowed });
+                false
+            }
+        }
     }
 
     fn advertised_urls(&mut self, flag: &'static str, default: &str) -> Option<Vec<MemberUrl>> {
@@ -348,6 +386,14 @@ impl Settling<'_> {
             }
         }
     }
+}
+
+/// As browsers write one: a scheme and a host, maybe with a port.
+fn is_origin(given: &str) -> bool {
+    let rest = given
+        .strip_prefix("http://")
+        .or_else(|| given.strip_prefix("https://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '?', '#', ' ', '@']))
 }
 
 /// `DATA_DIR.key`, beside the directory and never in it.
@@ -548,6 +594,35 @@ mod tests {
             &["--key-provider=kms"],
         ] {
             assert_eq!(mistakes(wrong).len(), 1, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn http_moves_to_its_own_urls_and_never_shares_them() {
+        let config = ask(&[]).unwrap();
+        assert!(config.json_gateway && config.cors.allows_all());
+        assert!(config.listen_client_http_urls.is_empty());
+        let config = ask(&[
+            "--listen-client-http-urls=http://localhost:1",
+            "--listen-metrics-urls=http://localhost:2,http://127.0.0.1:3",
+            "--enable-grpc-gateway=false",
+            "--cors=https://a,http://b:1",
+            "--host-whitelist=a,b",
+            "--metrics=extensive",
+        ])
+        .unwrap();
+        assert_eq!(config.listen_metrics_urls.len(), 2);
+        assert!(!config.json_gateway && config.extensive_metrics);
+        assert!(config.cors.allows("https://a") && !config.host_whitelist.allows("c"));
+        assert_eq!(
+            mistakes(&["--listen-client-http-urls=http://localhost:2379"]),
+            [
+                "--listen-client-http-urls: cannot bind both --listen-client-urls and \
+                 --listen-client-http-urls on the same url http://localhost:2379"
+            ]
+        );
+        for wrong in ["--cors=a.example", "--cors=https://a/b", "--metrics=all"] {
+            assert_eq!(mistakes(&[wrong]).len(), 1, "{wrong}");
         }
     }
 

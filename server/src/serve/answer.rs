@@ -66,14 +66,14 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Asked<B> {
 
 /// Of a call, or of a page.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub enum Answer {
     Grpc(tonic::body::Body, Ending),
     Page(axum::body::Body),
 }
 
 /// Waits for the code of a call.
 #[derive(Debug)]
-pub(super) struct Ending {
+pub struct Ending {
     call: Option<&'static Call>,
     begun: Instant,
     slow: Duration,
