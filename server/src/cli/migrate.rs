@@ -34,6 +34,7 @@ use tonic::Status;
 use super::connect::{connect_one, endpoints};
 use super::output::{Format, json_bytes, print, print_json, show_bytes};
 use super::{CliError, Global};
+use crate::config::UrlError;
 use follow::Followed;
 use leases::Leases;
 use pages::Scope;
@@ -101,6 +102,8 @@ pub(super) enum MigrateError {
         doing: &'static str,
         status: Box<Status>,
     },
+    #[error("{flag}: {error}")]
+    Endpoints { flag: &'static str, error: UrlError },
     #[error("--from and --to are the same cluster")]
     SameCluster,
     #[error("the target holds {keys} keys already: --overwrite makes it the source's copy")]
@@ -200,17 +203,18 @@ async fn side(
     migrate: &Migrate,
     global: &Global,
 ) -> Result<Arc<Side>, CliError> {
-    let flag = match role {
-        Role::Source => "--from-user",
-        Role::Target => "--to-user",
+    let (flag, user_flag) = match role {
+        Role::Source => ("--from", "--from-user"),
+        Role::Target => ("--to", "--to-user"),
     };
     let credentials = match user {
-        Some(user) => Some(credentials(user, flag, variable)?),
+        Some(user) => Some(credentials(user, user_flag, variable)?),
         None => None,
     };
     let mut channels = Vec::new();
     let mut refused = None;
-    for url in endpoints(list).map_err(super::ConnectError::from)? {
+    let urls = endpoints(list).map_err(|error| MigrateError::Endpoints { flag, error })?;
+    for url in urls {
         match connect_one(&url, global).await {
             Ok(channel) => channels.push((url.to_string(), channel)),
             Err(error) => refused = Some(error),
