@@ -347,7 +347,7 @@ impl Migration {
             self.copy_anew();
         }
         let keeper = tokio::spawn(self.leases.clone().keep());
-        let outcome = self.to_the_end(migrate.once, stop).await;
+        let outcome = self.until_same(migrate.once, stop).await;
         keeper.abort();
         let mut report = outcome?;
         report.users = users;
@@ -363,7 +363,7 @@ impl Migration {
         };
     }
 
-    async fn to_the_end(
+    async fn until_same(
         &mut self,
         once: bool,
         stop: &CancellationToken,
