@@ -11,6 +11,7 @@ mod keys;
 mod migrate;
 mod output;
 mod plugin;
+mod snapshot;
 mod status;
 mod version;
 
@@ -66,6 +67,9 @@ enum Command {
     /// WebAssembly plugins.
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Backups: save one from a member, look at one, make a data directory out of one.
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
     /// The members of a cluster, its keys, its plugins and its alarms at a glance.
     Status,
     /// Load on any endpoint, as etcd's benchmark makes it.
@@ -92,6 +96,10 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     (
         "plugin list | dead-letters | pause | resume | delete",
         "Look at plugins, and manage them.",
+    ),
+    (
+        "snapshot save | status | restore FILE",
+        "Save a backup, look at it, make a data directory out of it.",
     ),
     ("status", "Members, keys, plugins and alarms at a glance."),
     (
@@ -136,6 +144,8 @@ enum CliError {
     Migrate(#[from] migrate::MigrateError),
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::SnapshotFailed),
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),
     #[error("the answer lacks its {field}")]
@@ -188,6 +198,7 @@ impl Client {
             match &self.command {
                 Command::Keys(command) => keys::run(command, &self.global).await,
                 Command::Plugin(command) => plugin::run(command, &self.global).await,
+                Command::Snapshot(command) => snapshot::run(command, &self.global).await,
                 Command::Status => status::run(&self.global).await,
                 Command::Bench(command) => self.bench(command).await,
                 Command::Migrate(command) => migrate::run(command, &self.global).await,
@@ -195,8 +206,13 @@ impl Client {
                 Command::Version => version::run(self.global.write_out),
             }
         };
-        // A benchmark takes as long as it was told to, a migration as long as it must.
-        if matches!(self.command, Command::Bench(_) | Command::Migrate(_)) {
+        // These take as long as they must: a benchmark as it was told to, a backup and a migration
+        // as they are large.
+        let endless = matches!(
+            self.command,
+            Command::Bench(_) | Command::Migrate(_) | Command::Snapshot(_)
+        );
+        if endless {
             return work.await;
         }
         let limit = std::time::Duration::from_secs(seconds);

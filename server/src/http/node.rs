@@ -64,6 +64,8 @@ pub struct Condition {
     pub prefix_keys: u64,
     /// Of all prefix keys.
     pub key_versions: u64,
+    /// As `/version` names it.
+    pub cluster_version: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! What the web pages ask of this member, answered from the edge.
 
 use crate::command::AlarmKind;
+use crate::config::ETCD_CLUSTER_VERSION;
 use crate::http;
 use crate::mvcc::key_range::KeyRange;
 use crate::raft::Consensus;
@@ -72,6 +73,11 @@ impl http::Node for PagesNode {
                 .prefix_keys()
                 .map(|key| key.versions().count() as u64)
                 .sum(),
+            cluster_version: view
+                .downgrade
+                .as_deref()
+                .unwrap_or(ETCD_CLUSTER_VERSION)
+                .to_owned(),
         }
     }
 }
