@@ -31,6 +31,7 @@ use crate::apply::{EntryBody, EntryRef, LogPosition, Machine};
 use crate::clock;
 use crate::key_service::KeyringFollower;
 use crate::lease::lessor::Lessor;
+use crate::metrics::metrics;
 use crate::mvcc::compact::{Compactor, Progress};
 use crate::mvcc::read_view::ReadView;
 use crate::replica::Applied;
@@ -526,11 +527,16 @@ async fn simulate_compaction(
 
 fn slice(compactor: &mut Compactor, keys_max: usize, shown: &Shown) -> AfterSlice {
     match compactor.slice(keys_max) {
-        Ok(Progress::Working { .. }) => AfterSlice::Pause,
+        Ok(Progress::Working { rows_removed }) => {
+            metrics().compaction_keys.inc_by(rows_removed as u64);
+            AfterSlice::Pause
+        }
         Ok(Progress::Finished { compact_revision }) => {
-            shown
-                .freed_through
-                .store(compact_revision, Ordering::Release);
+            let before = shown.freed_through.swap(compact_revision, Ordering::AcqRel);
+            if before < compact_revision {
+                let now = clock::wall_ms() / 1000;
+                metrics().compaction_last_seconds.set(now);
+            }
             AfterSlice::Wait
         }
         Err(error) => {

@@ -49,7 +49,7 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         source,
     })?;
     if config.extensive_metrics {
-        metrics().time_calls();
+        metrics().calls().measure_handling();
     }
     let peer_listeners = listen(&config.listen_peer_urls, &config)?;
     let client_listeners = ClientListeners {

@@ -67,6 +67,13 @@ impl http::Node for PagesNode {
             logical_bytes: view.stored_bytes,
             quota_bytes: self.edge.limits.quota_bytes,
             alarms,
+            members: self.edge.replica.members().iter().map(|m| m.id).collect(),
+            prefix_keys: view.key_table.prefix_keys().count() as u64,
+            key_versions: view
+                .key_table
+                .prefix_keys()
+                .map(|key| key.versions().count() as u64)
+                .sum(),
             cluster_version: view
                 .downgrade
                 .as_deref()
