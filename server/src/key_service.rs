@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keys::{
-    KeyChange, KeyTable, Keyring, MemberKey, OpenKeyringError, ProviderKind, SlotHolder,
-    SlotKeyPair, SlotPublicKey,
+    KeyChange, KeyTable, Keyring, MemberKey, OpenKeyringError, ProviderKind, RemoveSlot,
+    SlotHolder, SlotKeyPair, SlotPublicKey,
 };
 use parking_lot::Mutex;
 use proto::sealkv::peer as pb;
@@ -352,9 +352,12 @@ impl KeyService {
         let consensus = &self.inner.consensus;
         let view = consensus.view();
         let change = if view.key_table.is_initialised() {
-            match self.enrolment().await.or_else(|| self.removal()) {
+            match self.departure().or_else(|| self.removal()) {
                 Some(change) => change,
-                None => return,
+                None => match self.enrolment().await {
+                    Some(change) => change,
+                    None => return,
+                },
             }
         } else {
             match Keyring::birth(&[self.holder()]) {
@@ -377,6 +380,14 @@ impl KeyService {
             provider: self.inner.slot.provider,
             public_key: self.inner.slot.public_key,
         }
+    }
+
+    /// The slot of a member that has left: it must not open the next root key.
+    fn departure(&self) -> Option<KeyChange> {
+        let view = self.inner.consensus.view();
+        let mut slots = view.key_table.slots();
+        let left = slots.find(|slot| view.members.is_removed(slot.member_id))?;
+        Some(KeyChange::RemoveSlot(RemoveSlot { slot_id: left.id }))
     }
 
     /// The next member that has no slot and answers.

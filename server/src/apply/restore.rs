@@ -17,6 +17,8 @@ use crate::storage::{Keyspace, Store};
 pub struct Beginning {
     /// raft's own bytes.
     pub membership: Bytes,
+    /// Everyone in it, ascending.
+    pub member_ids: Vec<u64>,
     /// The slot that opened the backup; the others go.
     pub slot_id: u32,
     /// If not 0: how far the revision moves, and then everything up to there counts as compacted.
@@ -60,9 +62,11 @@ pub fn begin_anew(store: &Store, beginning: &Beginning) -> Result<Begun, Restore
     let row = counters.to_row().encode_to_vec();
     batch.put(Keyspace::System, rows::COUNTERS, &row);
 
-    let members = KeyRange::prefix(Bytes::from_static(rows::MEMBER));
-    for row in view.scan(Keyspace::System, members.bounds()) {
-        batch.delete(Keyspace::System, &row?.0);
+    for of_members in [rows::MEMBER, rows::REMOVED] {
+        let range = KeyRange::prefix(Bytes::from_static(of_members));
+        for row in view.scan(Keyspace::System, range.bounds()) {
+            batch.delete(Keyspace::System, &row?.0);
+        }
     }
     batch.delete(Keyspace::System, rows::DOWNGRADE);
 
@@ -83,6 +87,7 @@ pub fn begin_anew(store: &Store, beginning: &Beginning) -> Result<Begun, Restore
         last: Some(position),
         membership: beginning.membership.clone(),
         membership_at: Some(position),
+        member_ids: beginning.member_ids.clone(),
     };
     let row = applied.to_row().encode_to_vec();
     batch.put(Keyspace::Raft, rows::APPLIED, &row);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::cluster::ClusterError;
 use super::duration::show_duration;
-use super::url::UrlError;
+use super::url::{MemberUrl, UrlError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
@@ -86,6 +86,12 @@ pub enum Problem {
     OtherProvider { provider: &'static str },
     #[error("is required with --key-provider=passphrase")]
     PassphraseUnset,
+    #[error(
+        "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
+    )]
+    BothOn { url: MemberUrl },
+    #[error("{origin:?} is no origin: it must be http://HOST or https://HOST, maybe with a port")]
+    NotAnOrigin { origin: String },
     #[error("and --{other} name the same thing: set one of them")]
     SameAs { other: &'static str },
     #[error("{output} does not go with other outputs")]

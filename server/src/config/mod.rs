@@ -4,6 +4,7 @@
 //! its flag; no flag is taken and ignored.
 //! Not known here: the data directory, sockets, how to open a key.
 
+mod allow_list;
 mod cluster;
 mod config_file;
 mod duration;
@@ -18,6 +19,7 @@ mod url;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use allow_list::AllowList;
 pub use cluster::{ClusterError, InitialCluster};
 pub use duration::{parse_duration, show_duration};
 pub use flag_syntax::Given;
@@ -37,6 +39,16 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Sorted, as all lists of URLs here.
     pub listen_client_urls: Vec<MemberUrl>,
+    /// HTTP moves here from the client URLs; empty: it stays with them.
+    pub listen_client_http_urls: Vec<MemberUrl>,
+    pub listen_metrics_urls: Vec<MemberUrl>,
+    pub json_gateway: bool,
+    /// Origins whose pages may read answers.
+    pub cors: AllowList,
+    /// Hosts that plain HTTP requests may name.
+    pub host_whitelist: AllowList,
+    /// How long calls take is counted too.
+    pub extensive_metrics: bool,
     pub advertise_client_urls: Vec<MemberUrl>,
     pub listen_peer_urls: Vec<MemberUrl>,
     pub advertise_peer_urls: Vec<MemberUrl>,
@@ -44,6 +56,9 @@ pub struct Config {
     pub initial_cluster: InitialCluster,
     pub initial_cluster_state: ClusterState,
     pub initial_cluster_token: String,
+    /// Refuse what would leave the cluster without a quorum of started, connected members.
+    pub strict_reconfig_check: bool,
+    pub learners_max: usize,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     pub snapshot_count: u64,
@@ -266,6 +281,16 @@ impl Config {
     pub fn check_bootstrap(&self) -> Result<(), ConfigError> {
         self.initial_cluster
             .check(&self.name, &self.advertise_peer_urls)
+            .map_err(|error| {
+                ConfigError::Configuration(vec![Mistake::new("initial-cluster", error)])
+            })
+    }
+
+    /// As [`Config::check_bootstrap`], for a member that joins a cluster that exists: its own URLs
+    /// are looked for among the members'.
+    pub fn check_join(&self) -> Result<(), ConfigError> {
+        self.initial_cluster
+            .check_join(&self.name)
             .map_err(|error| {
                 ConfigError::Configuration(vec![Mistake::new("initial-cluster", error)])
             })

@@ -12,7 +12,7 @@ use super::flag_syntax::{Given, parse_bool};
 use super::flag_table::{FlagSpec, Kind, Standing};
 use super::mistake::{Mistake, Problem};
 use super::url::{MemberUrl, UrlError};
-use super::{AutoCompaction, ClusterState, Config, Keepalive, KeySource};
+use super::{AllowList, AutoCompaction, ClusterState, Config, Keepalive, KeySource};
 
 const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -77,6 +77,12 @@ impl Settling<'_> {
             _ => PathBuf::from(format!("{name}.sealkv")),
         };
         let listen_client_urls = self.listen_urls("listen-client-urls", "http://localhost:2379");
+        let listen_client_http_urls = self.more_listen_urls("listen-client-http-urls");
+        let listen_metrics_urls = self.more_listen_urls("listen-metrics-urls");
+        self.http_urls_stand_alone(
+            listen_client_urls.as_deref(),
+            listen_client_http_urls.as_deref(),
+        );
         let listen_peer_urls = self.listen_urls("listen-peer-urls", "http://localhost:2380");
         let advertise_client_urls =
             self.advertised_urls("advertise-client-urls", "http://localhost:2379");
@@ -99,6 +105,8 @@ impl Settling<'_> {
         let log_rotation = self.log_rotation(&log_outputs);
         Some(Config {
             initial_cluster_token: self.not_empty("initial-cluster-token", "etcd-cluster"),
+            strict_reconfig_check: self.given.bool("strict-reconfig-check").unwrap_or(true),
+            learners_max: self.learners(),
             snapshot_count: self.at_least_one("snapshot-count", 10_000),
             snapshot_catchup_entries: self
                 .given
@@ -121,6 +129,12 @@ impl Settling<'_> {
             name,
             data_dir,
             listen_client_urls: listen_client_urls?,
+            listen_client_http_urls: listen_client_http_urls?,
+            listen_metrics_urls: listen_metrics_urls?,
+            json_gateway: self.given.bool("enable-grpc-gateway").unwrap_or(true),
+            cors: self.cors(),
+            host_whitelist: AllowList::parse(self.given.text("host-whitelist").unwrap_or("*")),
+            extensive_metrics: self.extensive_metrics(),
             advertise_client_urls: advertise_client_urls?,
             listen_peer_urls: listen_peer_urls?,
             advertise_peer_urls: advertise_peer_urls?,
@@ -161,6 +175,12 @@ impl Settling<'_> {
             self.mistake(flag, Problem::TooLarge { most });
         }
         usize::try_from(value).unwrap_or(usize::MAX)
+    }
+
+    /// etcd takes a negative number, and then no learner.
+    fn learners(&self) -> usize {
+        let most = self.given.signed("max-learners").unwrap_or(1);
+        usize::try_from(most).unwrap_or(0)
     }
 
     fn streams(&mut self) -> u32 {
@@ -298,6 +318,45 @@ impl Settling<'_> {
         self.urls(flag, default, MemberUrl::check_bindable)
     }
 
+    /// None by default.
+    fn more_listen_urls(&mut self, flag: &'static str) -> Option<Vec<MemberUrl>> {
+        match self.given.text(flag) {
+            None | Some("") => Some(Vec::new()),
+            Some(_) => self.listen_urls(flag, ""),
+        }
+    }
+
+    fn http_urls_stand_alone(&mut self, all: Option<&[MemberUrl]>, http: Option<&[MemberUrl]>) {
+        let (all, http) = (all.unwrap_or_default(), http.unwrap_or_default());
+        let same = |one: &MemberUrl| all.iter().any(|other| other.place() == one.place());
+        if let Some(url) = http.iter().find(|url| same(url)) {
+            let url = url.clone();
+            self.mistake("listen-client-http-urls", Problem::BothOn { url });
+        }
+    }
+
+    fn cors(&mut self) -> AllowList {
+        let origins = AllowList::parse(self.given.text("cors").unwrap_or("*"));
+        let wrong = |origin: &str| origin != "*" && !is_origin(origin);
+        if let Some(origin) = origins.names().find(|origin| wrong(origin)) {
+            let origin = origin.to_owned();
+            self.mistake("cors", Problem::NotAnOrigin { origin });
+        }
+        origins
+    }
+
+    fn extensive_metrics(&mut self) -> bool {
+        match self.given.text("metrics").unwrap_or("basic") {
+            "basic" => false,
+            "extensive" => true,
+            _ => {
+                let allowed = "basic or extensive";
+                self.mistake("metrics", Problem::Choice { allowed });
+                false
+            }
+        }
+    }
+
     fn advertised_urls(&mut self, flag: &'static str, default: &str) -> Option<Vec<MemberUrl>> {
         self.urls(flag, default, MemberUrl::check_dialable)
     }
@@ -397,6 +456,14 @@ impl Settling<'_> {
             }
         }
     }
+}
+
+/// As browsers write one: a scheme and a host, maybe with a port.
+fn is_origin(given: &str) -> bool {
+    let rest = given
+        .strip_prefix("http://")
+        .or_else(|| given.strip_prefix("https://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '?', '#', ' ', '@']))
 }
 
 /// `DATA_DIR.key`, beside the directory and never in it.
@@ -518,12 +585,7 @@ mod tests {
 
     #[test]
     fn an_absent_flag_may_say_what_holds_anyway() {
-        ask(&[
-            "--pre-vote=1",
-            "--strict-reconfig-check",
-            "--corrupt-check-time=0",
-        ])
-        .unwrap();
+        ask(&["--pre-vote=1", "--corrupt-check-time=0"]).unwrap();
         assert_eq!(
             mistakes(&["--pre-vote=false"]),
             ["--pre-vote: not implemented by this release; only true is accepted"]
@@ -597,6 +659,35 @@ mod tests {
             &["--key-provider=kms"],
         ] {
             assert_eq!(mistakes(wrong).len(), 1, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn http_moves_to_its_own_urls_and_never_shares_them() {
+        let config = ask(&[]).unwrap();
+        assert!(config.json_gateway && config.cors.allows_all());
+        assert!(config.listen_client_http_urls.is_empty());
+        let config = ask(&[
+            "--listen-client-http-urls=http://localhost:1",
+            "--listen-metrics-urls=http://localhost:2,http://127.0.0.1:3",
+            "--enable-grpc-gateway=false",
+            "--cors=https://a,http://b:1",
+            "--host-whitelist=a,b",
+            "--metrics=extensive",
+        ])
+        .unwrap();
+        assert_eq!(config.listen_metrics_urls.len(), 2);
+        assert!(!config.json_gateway && config.extensive_metrics);
+        assert!(config.cors.allows("https://a") && !config.host_whitelist.allows("c"));
+        assert_eq!(
+            mistakes(&["--listen-client-http-urls=http://localhost:2379"]),
+            [
+                "--listen-client-http-urls: cannot bind both --listen-client-urls and \
+                 --listen-client-http-urls on the same url http://localhost:2379"
+            ]
+        );
+        for wrong in ["--cors=a.example", "--cors=https://a/b", "--metrics=all"] {
+            assert_eq!(mistakes(&[wrong]).len(), 1, "{wrong}");
         }
     }
 

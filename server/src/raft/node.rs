@@ -14,6 +14,7 @@ use super::consensus::{Consensus, Parts};
 use super::executor::Executor;
 use super::identity::Identity;
 use super::log_store::LogStore;
+use super::membership::Rules;
 use super::network::Network;
 use super::peers::Peers;
 use super::state_machine::{Audience, CompactionPace, StateMachine};
@@ -40,6 +41,8 @@ pub struct NodeOptions {
     /// An apply that takes longer is logged.
     pub slow_apply: Duration,
     pub compaction: CompactionPace,
+    /// What a change of the membership must leave standing.
+    pub rules: Rules,
 }
 
 #[derive(Debug, Error)]
@@ -126,6 +129,7 @@ impl Node {
             state,
             sealer: self.sealer,
             request_timeout: self.options.request_timeout,
+            rules: self.options.rules,
         }))
     }
 }
@@ -147,6 +151,7 @@ async fn bootstrap(
                 MemberNode {
                     name: name.clone(),
                     peer_urls: peer_urls.clone(),
+                    joins_as_voter: false,
                 },
             )
         })

@@ -15,14 +15,13 @@ use proto::etcdserverpb::maintenance_server::Maintenance;
 use tonic::{Request, Response, Status};
 
 use super::gate::AtLearner;
-use super::{Edge, header, unknown_method};
+use super::{Edge, header};
 use crate::command::{AlarmKind, ChangeAlarm};
 use crate::config::ETCD_VERSION;
 use crate::mvcc::hash::{KvHash, hash_kv};
 use crate::mvcc::read_view::ReadView;
+use crate::replica::MoveLeader;
 use crate::seal::SealerError;
-
-const SERVICE: &str = "etcdserverpb.Maintenance";
 
 type AlarmPair = (AlarmKind, u64);
 
@@ -165,9 +164,13 @@ impl Maintenance for Edge {
 
     async fn move_leader(
         &self,
-        _: Request<pb::MoveLeaderRequest>,
+        request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        Err(unknown_method("MoveLeader", SERVICE))
+        let who = self.admit(&request, AtLearner::Refused)?;
+        let to = request.into_inner().target_id;
+        let request = self.permit(&who, MoveLeader { to })?;
+        self.cluster.move_leader(request).await?;
+        Ok(Response::new(pb::MoveLeaderResponse { header: None }))
     }
 
     async fn downgrade(

@@ -144,6 +144,7 @@ impl Restore {
         let (store, _) = loader.finish(None)?;
         let beginning = Beginning {
             membership: first_membership(&members).expect("an initial cluster has members"),
+            member_ids: members.keys().copied().collect(),
             slot_id: opened.slot_id,
             revision_bump: self.revision_bump,
         };
@@ -180,6 +181,7 @@ impl Restore {
             member_id: member_id(&texts(&self.advertise_peer_urls), token),
             name: self.name.clone(),
             directory_id: [0; 16],
+            joined: false,
         };
         (identity, members)
     }

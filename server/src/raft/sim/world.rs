@@ -26,7 +26,7 @@ use crate::mvcc::event::{Cause, Kind};
 use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::read_view::ReadView;
 use crate::mvcc::{hash, history};
-use crate::raft::{Consensus, NodeOptions};
+use crate::raft::{Consensus, NodeOptions, Rules};
 use crate::storage::Keyspace;
 
 const CLIENTS: usize = 4;
@@ -97,6 +97,10 @@ impl World {
             request_timeout: Duration::from_secs(5) + ELECTION * 2,
             slow_apply: Duration::MAX,
             compaction: crate::raft::CompactionPace::DEFAULT,
+            rules: Rules {
+                strict: false,
+                learners_max: 1,
+            },
         };
         let host = |number| Host::new(number, directory, options.clone());
         clock::simulate_wall(Some(START_MS));
