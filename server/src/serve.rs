@@ -6,8 +6,10 @@
 //! Not known here: what the services do. TLS.
 
 mod answer;
+mod deadline;
 mod listener;
 mod opening;
+mod pings;
 mod workers;
 
 use std::io;
@@ -20,6 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -33,6 +36,7 @@ use crate::shutdown::Shutdown;
 use answer::{Answer, Ending};
 pub use listener::{Accepted, ListenError, Listener, listen};
 use opening::Protocol;
+use pings::{Counted, OpenStreams};
 pub use workers::Workers;
 
 /// Streams that a client resets before they were looked at. A burst of cancelled calls is
@@ -55,6 +59,8 @@ pub struct Services {
 pub struct Limits {
     pub concurrent_streams_max: u32,
     pub keepalive: Keepalive,
+    /// The least time between a client's pings; none if they are not counted.
+    pub ping_interval_min: Option<Duration>,
     /// Until a new connection has shown which protocol it speaks.
     pub opening_timeout: Duration,
     /// For the head of an HTTP/1.1 request.
@@ -87,10 +93,18 @@ impl Limits {
         Self {
             concurrent_streams_max,
             keepalive,
+            ping_interval_min: None,
             opening_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(60),
             slow_request: Duration::MAX,
             drain: Duration::from_millis(700),
+        }
+    }
+
+    pub fn with_ping_interval_min(self, interval: Duration) -> Self {
+        Self {
+            ping_interval_min: Some(interval),
+            ..self
         }
     }
 
@@ -116,18 +130,33 @@ impl Services {
         mut request: http::Request<Incoming>,
         peer: Option<TcpConnectInfo>,
         slow: Duration,
+        open: OpenStreams,
     ) -> Result<http::Response<Answer>, std::convert::Infallible> {
+        let open = open.open();
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
         if is_grpc(&request) {
             let mut ending = Ending::of(metrics().call(request.uri().path()), slow);
-            let response = self.grpc.call(request).await?;
+            let deadline = match deadline::of(request.headers()) {
+                Ok(timeout) => timeout.map(|timeout| Instant::now() + timeout),
+                Err(status) => return Ok(Answer::refusal(status, ending, open)),
+            };
+            let answered = self.grpc.call(request);
+            let mut response = match deadline {
+                None => answered.await?,
+                Some(at) => match tokio::time::timeout_at(at, answered).await {
+                    Ok(response) => response?,
+                    Err(_) => return Ok(Answer::refusal(deadline::exceeded(), ending, open)),
+                },
+            };
             ending.see(response.headers());
-            return Ok(response.map(|body| Answer::Grpc(body, ending)));
+            // What an answer holds on to is let go when it is sent.
+            let held = std::mem::take(response.extensions_mut());
+            return Ok(response.map(|body| Answer::grpc(body, ending, deadline, (held, open))));
         }
         let response = self.pages.call(request).await?;
-        Ok(response.map(Answer::Page))
+        Ok(response.map(|body| Answer::page(body, open)))
     }
 }
 
@@ -250,8 +279,15 @@ impl Connection {
         };
         let builder = builder(protocol, &self.limits);
         let (services, slow) = (self.services, self.limits.slow_request);
-        let answer =
-            service_fn(move |request| services.clone().answer(request, peer.clone(), slow));
+        let open = OpenStreams::default();
+        let pings = self.limits.ping_interval_min;
+        let pings = pings.filter(|_| matches!(protocol, Protocol::Http2));
+        let stream = Counted::new(stream, pings, open.clone());
+        let answer = service_fn(move |request| {
+            services
+                .clone()
+                .answer(request, peer.clone(), slow, open.clone())
+        });
         let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), answer));
         let ended = tokio::select! {
             ended = serving.as_mut() => ended,

@@ -7,6 +7,8 @@
 
 mod consensus;
 mod executor;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
 mod lease;
 mod link;

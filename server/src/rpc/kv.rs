@@ -8,7 +8,8 @@ use tonic::{Request, Response, Status};
 
 use super::gate::AtLearner;
 use super::parse::{self, PlainPut, PlainTxn};
-use super::range::off_thread;
+use super::range::{self, off_thread};
+use super::room::Turn;
 use super::values::{ValueError, Values};
 use super::{Edge, header, range_stream, sealing, txn};
 use crate::access::Permitted;
@@ -38,7 +39,10 @@ impl Kv for Edge {
         let plain = parse::range(request.into_inner())?;
         let query = self.permit(&who, plain.query)?;
         self.read_point(plain.serializable).await?;
-        Ok(Response::new(Edge::range(self, query).await?))
+        let small = range::is_small(query.request());
+        let turn = self.limits.answers.enter(small).await?;
+        let response = Edge::range(self, query).await?;
+        Ok(holding(turn, response))
     }
 
     type RangeStreamStream = range_stream::Pieces;
@@ -84,9 +88,10 @@ impl Kv for Edge {
         let revision = reply.revision;
         let small = reply.prev.len() <= 64;
         let response = move |values: &Values<'_>| txn::respond_delete(values, &reply);
+        let turn = self.limits.answers.enter_late(small).await;
         let mut response = self.answer(small, view, response).await?;
         response.header = header::full(&*self.replica, revision);
-        Ok(Response::new(response))
+        Ok(holding(turn, response))
     }
 
     async fn txn(
@@ -98,14 +103,16 @@ impl Kv for Edge {
         let fits = parse::size(&request, self.limits.request_bytes_max);
         let plain = parse::txn(request, self.limits.txn_ops_max)?;
         let plain = self.permit(&who, plain)?;
-        let (mut response, revision) = if plain.request().is_read_only() {
-            self.read_only_txn(plain).await?
+        let (turn, (mut response, revision)) = if plain.request().is_read_only() {
+            let small = txn::is_small(plain.request());
+            let turn = self.limits.answers.enter(small).await?;
+            (turn, self.read_only_txn(plain).await?)
         } else {
             fits?;
             self.write_txn(plain).await?
         };
         response.header = header::full(&*self.replica, revision);
-        Ok(Response::new(response))
+        Ok(holding(turn, response))
     }
 
     async fn compact(
@@ -125,6 +132,16 @@ impl Kv for Edge {
     }
 }
 
+/// A response that counts as held until it is sent.
+fn holding<T: prost::Message>(turn: Turn, message: T) -> Response<T> {
+    let held = turn.built(message.encoded_len());
+    let mut response = Response::new(message);
+    if let Some(held) = held {
+        response.extensions_mut().insert(held);
+    }
+    response
+}
+
 impl Edge {
     async fn read_only_txn(
         &self,
@@ -141,14 +158,17 @@ impl Edge {
     async fn write_txn(
         &self,
         plain: Permitted<PlainTxn>,
-    ) -> Result<(pb::TxnResponse, i64), Status> {
+    ) -> Result<(Turn, (pb::TxnResponse, i64)), Status> {
         let seal = |view: &ReadView, plain: &PlainTxn| sealing::txn(&self.sealer, view, plain);
         let (reply, view) = self.write::<_, Txn>(&plain, seal).await?;
         let revision = reply.revision;
         let small = txn::is_small_reply(&reply);
         let plain = plain.into_request();
         let response = move |values: &Values<'_>| txn::respond(values, &plain, reply.clone());
-        Ok((self.answer(small, view, response).await?, revision))
+        // It is done: nobody may be told now that there is no room for the answer.
+        let turn = self.limits.answers.enter_late(small).await;
+        let response = self.answer(small, view, response).await?;
+        Ok((turn, (response, revision)))
     }
 
     /// Proposes a request, again if its own entry had no effect and only then.

@@ -8,6 +8,8 @@
 mod agent;
 mod cluster;
 mod election;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gate;
 mod guarded;
 mod header;
@@ -22,9 +24,12 @@ mod parse;
 mod plugins;
 mod range;
 mod range_stream;
+mod reflection;
+mod room;
 mod sealing;
 mod status;
 mod txn;
+mod unserved;
 mod values;
 mod watch;
 mod watch_response;
@@ -35,6 +40,8 @@ pub(crate) mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::middleware::Next;
+use axum::response::Response;
 use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::kv_server::KvServer;
 use proto::etcdserverpb::lease_server::LeaseServer;
@@ -52,6 +59,7 @@ use crate::seal::Sealer;
 use crate::watch::Hub;
 
 pub use plugins::PluginsService;
+pub use room::Room;
 pub use status::unknown_method;
 
 /// How much more than a request's own bound its message may have, as etcd allows.
@@ -72,6 +80,8 @@ pub struct Limits {
     pub watch_progress_interval: Duration,
     /// A stream that asks for a leader ends after three of these without one.
     pub election_timeout: Duration,
+    /// What large answers may take in memory.
+    pub answers: Room,
 }
 
 impl Default for Limits {
@@ -83,6 +93,7 @@ impl Default for Limits {
             lease_ttl_seconds_min: 2,
             watch_progress_interval: Duration::from_secs(600),
             election_timeout: Duration::from_secs(1),
+            answers: Room::default(),
         }
     }
 }
@@ -129,7 +140,21 @@ impl Edge {
             let plugins = PluginsServer::new(plugins).max_decoding_message_size(received);
             routes.add_service(plugins);
         }
-        let reword = axum::middleware::map_response(oversized::reword);
-        routes.routes().into_axum_router().layer(reword).into()
+        let (new, old) = (self.reflection(), self.old_reflection());
+        routes
+            .add_service(new.expect("the descriptors were made with this crate"))
+            .add_service(old.expect("the descriptors were made with this crate"));
+        let router = routes.routes().into_axum_router();
+        let reword = axum::middleware::from_fn(reword);
+        router.fallback(unserved::service).layer(reword).into()
     }
+}
+
+/// gRPC's words in Go, where tonic has others or none.
+async fn reword(request: http::Request<axum::body::Body>, next: Next) -> Response {
+    let uri = request.uri().clone();
+    let mut response = next.run(request).await;
+    oversized::reword(&mut response);
+    unserved::reword(uri.path(), &mut response);
+    response
 }

@@ -7,6 +7,7 @@
 use tonic::{Code, Status};
 
 use super::parse::BadRequest;
+use super::room::Full;
 use super::values::ValueError;
 use crate::access::Denied;
 use crate::command::{NoEffect, NotApplied, Refusal};
@@ -106,6 +107,12 @@ impl From<Denied> for Status {
         match error {
             Denied::PermissionDenied => Status::permission_denied("etcdserver: permission denied"),
         }
+    }
+}
+
+impl From<Full> for Status {
+    fn from(_: Full) -> Self {
+        ProposeError::TooManyRequests.into()
     }
 }
 

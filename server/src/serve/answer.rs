@@ -5,22 +5,102 @@
 //! Not known here: messages. So no value can get into the log from here.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status};
 
+use super::deadline;
+use super::pings::OpenStream;
 use crate::config::show_duration;
 use crate::metrics::Call;
 
 /// Of a call, or of a page.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Grpc(tonic::body::Body, Ending),
-    Page(axum::body::Body),
+    Grpc(Box<GrpcAnswer>),
+    Page(
+        axum::body::Body,
+        #[expect(dead_code, reason = "held for its drop")] OpenStream,
+    ),
+}
+
+#[derive(Debug)]
+pub(super) struct GrpcAnswer {
+    body: tonic::body::Body,
+    ending: Ending,
+    /// When the client has waited long enough.
+    deadline: Option<Pin<Box<Sleep>>>,
+    _held: (http::Extensions, OpenStream),
+}
+
+impl Answer {
+    pub(super) fn grpc(
+        body: tonic::body::Body,
+        ending: Ending,
+        deadline: Option<Instant>,
+        held: (http::Extensions, OpenStream),
+    ) -> Self {
+        Self::Grpc(Box::new(GrpcAnswer {
+            body,
+            ending,
+            deadline: deadline.map(|at| Box::pin(sleep_until(at))),
+            _held: held,
+        }))
+    }
+
+    pub(super) fn page(body: axum::body::Body, open: OpenStream) -> Self {
+        Self::Page(body, open)
+    }
+
+    /// Nothing but a status.
+    pub(super) fn refusal(
+        status: Status,
+        mut ending: Ending,
+        open: OpenStream,
+    ) -> http::Response<Self> {
+        let response = status.into_http::<tonic::body::Body>();
+        ending.see(response.headers());
+        let held = (http::Extensions::new(), open);
+        response.map(|body| Self::grpc(body, ending, None, held))
+    }
+}
+
+impl GrpcAnswer {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => self.ending.see_frame(frame),
+            Poll::Ready(Some(Err(status))) => self.ending.end(status.code()),
+            Poll::Ready(None) => self.ending.end(Code::Unknown),
+            Poll::Pending => return self.poll_deadline(context),
+        }
+        polled
+    }
+
+    fn poll_deadline(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(deadline) = &mut self.deadline else {
+            return Poll::Pending;
+        };
+        ready!(deadline.as_mut().poll(context));
+        self.deadline = None;
+        self.body = tonic::body::Body::default();
+        let mut trailers = HeaderMap::new();
+        // The text is one that a header can hold.
+        let _ = deadline::exceeded().add_header(&mut trailers);
+        self.ending.see(&trailers);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
 }
 
 /// Waits for the code of a call.
@@ -93,31 +173,22 @@ impl Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
-            Self::Page(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
-            Self::Grpc(body, ending) => {
-                let polled = Pin::new(body).poll_frame(context);
-                match &polled {
-                    Poll::Ready(Some(Ok(frame))) => ending.see_frame(frame),
-                    Poll::Ready(Some(Err(status))) => ending.end(status.code()),
-                    Poll::Ready(None) => ending.end(Code::Unknown),
-                    Poll::Pending => {}
-                }
-                polled.map_err(Into::into)
-            }
+            Self::Page(body, _) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Grpc(answer) => answer.poll_frame(context).map_err(Into::into),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Grpc(body, _) => body.is_end_stream(),
-            Self::Page(body) => body.is_end_stream(),
+            Self::Grpc(answer) => answer.body.is_end_stream(),
+            Self::Page(body, _) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Grpc(body, _) => body.size_hint(),
-            Self::Page(body) => body.size_hint(),
+            Self::Grpc(answer) => answer.body.size_hint(),
+            Self::Page(body, _) => body.size_hint(),
         }
     }
 }
