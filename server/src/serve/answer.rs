@@ -21,21 +21,24 @@ use crate::metrics::Call;
 
 /// Of a call, or of a page.
 #[derive(Debug)]
-pub(super) enum Answer {
-    Grpc(Box<GrpcAnswer>),
-    Page(
-        axum::body::Body,
-        #[expect(dead_code, reason = "held for its drop")] OpenStream,
-    ),
+pub struct Answer {
+    content: Content,
+    _open: Option<OpenStream>,
 }
 
 #[derive(Debug)]
-pub(super) struct GrpcAnswer {
+enum Content {
+    Grpc(Box<GrpcAnswer>),
+    Page(axum::body::Body),
+}
+
+#[derive(Debug)]
+struct GrpcAnswer {
     body: tonic::body::Body,
     ending: Ending,
     /// When the client has waited long enough.
     deadline: Option<Pin<Box<Sleep>>>,
-    _held: (http::Extensions, OpenStream),
+    _held: http::Extensions,
 }
 
 impl Answer {
@@ -43,30 +46,39 @@ impl Answer {
         body: tonic::body::Body,
         ending: Ending,
         deadline: Option<Instant>,
-        held: (http::Extensions, OpenStream),
+        held: http::Extensions,
     ) -> Self {
-        Self::Grpc(Box::new(GrpcAnswer {
+        let answer = GrpcAnswer {
             body,
             ending,
             deadline: deadline.map(|at| Box::pin(sleep_until(at))),
             _held: held,
-        }))
+        };
+        Content::Grpc(Box::new(answer)).into()
     }
 
-    pub(super) fn page(body: axum::body::Body, open: OpenStream) -> Self {
-        Self::Page(body, open)
+    pub(super) fn page(body: axum::body::Body) -> Self {
+        Content::Page(body).into()
     }
 
     /// Nothing but a status.
-    pub(super) fn refusal(
-        status: Status,
-        mut ending: Ending,
-        open: OpenStream,
-    ) -> http::Response<Self> {
+    pub(super) fn refusal(status: Status, mut ending: Ending) -> http::Response<Self> {
         let response = status.into_http::<tonic::body::Body>();
         ending.see(response.headers());
-        let held = (http::Extensions::new(), open);
-        response.map(|body| Self::grpc(body, ending, None, held))
+        response.map(|body| Self::grpc(body, ending, None, http::Extensions::new()))
+    }
+
+    /// Its stream counts as open until it is sent.
+    pub(super) fn counted(self, open: OpenStream) -> Self {
+        let _open = Some(open);
+        Self { _open, ..self }
+    }
+}
+
+impl From<Content> for Answer {
+    fn from(content: Content) -> Self {
+        let _open = None;
+        Self { content, _open }
     }
 }
 
@@ -143,8 +155,8 @@ impl Ending {
 
     fn end(&mut self, code: Code) {
         let Some(call) = self.call.take() else { return };
-        call.handled(code);
         let took = self.begun.elapsed();
+        call.handled(code, took);
         if call.is_unary() && took > self.slow {
             tracing::warn!(
                 method = call.path(),
@@ -172,23 +184,23 @@ impl Body for Answer {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match self.get_mut() {
-            Self::Page(body, _) => Pin::new(body).poll_frame(context).map_err(Into::into),
-            Self::Grpc(answer) => answer.poll_frame(context).map_err(Into::into),
+        match &mut self.get_mut().content {
+            Content::Page(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Content::Grpc(answer) => answer.poll_frame(context).map_err(Into::into),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Grpc(answer) => answer.body.is_end_stream(),
-            Self::Page(body, _) => body.is_end_stream(),
+        match &self.content {
+            Content::Grpc(answer) => answer.body.is_end_stream(),
+            Content::Page(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Grpc(answer) => answer.body.size_hint(),
-            Self::Page(body, _) => body.size_hint(),
+        match &self.content {
+            Content::Grpc(answer) => answer.body.size_hint(),
+            Content::Page(body) => body.size_hint(),
         }
     }
 }
