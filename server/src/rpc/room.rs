@@ -2,7 +2,8 @@
 //!
 //! Promise: answers that may be large are built a few at a time, in the order in which they were
 //! asked for, and none is begun while those that are being sent hold more than they should. Who
-//! finds too many waiting in front, or has waited too long, is refused; nothing is lost by it.
+//! finds too many waiting in front, or sees nothing move for too long, is refused; nothing is lost
+//! by it.
 //! A single answer may be larger than all the room: then it is alone.
 //! Not known here: what is answered.
 
@@ -16,7 +17,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 const TURNS: usize = 8;
 /// Answers that may wait for their turn.
 const WAITING_MAX: usize = 16_384;
-/// How long they may.
+/// How long they may while nobody at all gets a turn: those in front are stuck.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// What answers that are being sent may hold before none is begun.
 const HELD_BYTES: usize = 192 << 20;
@@ -25,7 +26,7 @@ const HELD_BYTES_MAX: usize = 2 * HELD_BYTES;
 /// Answers below it are not counted.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// Too many wait already, or nothing moved for too long.
+/// Too many wait already, or nothing has moved for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many large answers are on their way")]
 pub struct Full;
@@ -42,6 +43,8 @@ struct Shared {
     waiting: AtomicUsize,
     held: AtomicUsize,
     freed: Notify,
+    /// Turns given so far.
+    given: AtomicUsize,
     held_bytes: usize,
     wait_max: Duration,
 }
@@ -82,6 +85,7 @@ impl Room {
                 waiting: AtomicUsize::new(0),
                 held: AtomicUsize::new(0),
                 freed: Notify::new(),
+                given: AtomicUsize::new(0),
                 held_bytes,
                 wait_max,
             }),
@@ -98,13 +102,19 @@ impl Room {
                 _turn: None,
             });
         }
-        let waiting = Waiting(&shared.waiting);
+        let _waiting = Waiting(&shared.waiting);
         if shared.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
             return Err(Full);
         }
-        let turn = tokio::time::timeout(shared.wait_max, self.turn()).await;
-        drop(waiting);
-        turn.map_err(|_| Full)
+        let mut turn = std::pin::pin!(self.turn());
+        loop {
+            let given = shared.given.load(Ordering::Relaxed);
+            match tokio::time::timeout(shared.wait_max, &mut turn).await {
+                Ok(turn) => return Ok(turn),
+                Err(_) if shared.given.load(Ordering::Relaxed) != given => {}
+                Err(_) => return Err(Full),
+            }
+        }
     }
 
     /// As `enter`, for the answer to what is done already: it waits its time and goes on.
@@ -123,6 +133,7 @@ impl Room {
             let mut freed = std::pin::pin!(shared.freed.notified());
             freed.as_mut().enable();
             if shared.held.load(Ordering::Acquire) < shared.held_bytes {
+                shared.given.fetch_add(1, Ordering::Relaxed);
                 return Turn {
                     shared: Arc::clone(shared),
                     // It is closed never.
@@ -195,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_too_long_is_refused_and_leaves_the_queue() {
+    async fn who_sees_nothing_move_is_refused_and_leaves_the_queue() {
         let room = Room::new(MIB, WAIT_MAX);
         let held = room.enter(false).await.unwrap().built(MIB);
         assert_eq!(room.enter(false).await.unwrap_err(), Full);
