@@ -535,11 +535,12 @@ async fn watches_that_cannot_be() {
 
 async fn call(client: &Client, path: &'static str) -> Status {
     let mut grpc = tonic::client::Grpc::new(client.channel());
-    grpc.ready().await.unwrap();
+    grpc.ready().await.expect("the channel is up");
     let path = http::uri::PathAndQuery::from_static(path);
     let codec = tonic_prost::ProstCodec::<pb::RangeRequest, pb::RangeResponse>::default();
     let request = tonic::Request::new(pb::RangeRequest::default());
-    grpc.unary(request, path, codec).await.unwrap_err()
+    let answer = grpc.unary(request, path, codec).await;
+    answer.expect_err("it is not served")
 }
 
 #[tokio::test]
