@@ -4,9 +4,11 @@
 //! Nothing is generated beside data that it could not open.
 
 mod bootstrap;
+mod join;
 mod member;
 mod pages;
 mod plugins;
+mod restore;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use crate::config::{Config, ConfigError};
 use crate::shutdown::Shutdown;
 
 pub use bootstrap::open_provider;
+pub use restore::{Restore, RestoreFailed, Restored};
 
 /// Why a member did not start, or ended by itself. One line for a person.
 #[derive(Debug, Error)]
@@ -29,6 +32,8 @@ pub enum StartError {
     KeyFile(#[from] keys::KeyFileError),
     #[error("--passphrase-file: {0}")]
     Passphrase(#[from] keys::PassphraseError),
+    #[error(transparent)]
+    InheritedSlot(#[from] keys::InheritedSlotError),
     #[error("{0}")]
     MemberKey(#[from] keys::MemberKeyFileError),
     #[error(
@@ -63,11 +68,14 @@ pub enum StartError {
              data directory. A member that has lost its data must be replaced under a new id"
     )]
     AlreadyBootstrapped { member: u64 },
+    #[error("{0}")]
+    Join(#[from] crate::raft::JoinError),
+    /// Known before it served anybody. One that is removed later ends well, as etcd's does.
     #[error(
-        "--initial-cluster-state: this release cannot join an existing cluster yet; start all \
-             members of a new cluster with \"new\""
+        "the member has been permanently removed from the cluster: its data directory must be \
+         removed, and a member in its place gets a new id"
     )]
-    CannotJoin,
+    Removed,
     #[error("cannot listen on {url}: {source}")]
     Listen { url: String, source: std::io::Error },
     #[error("raft: {0}")]

@@ -1,9 +1,11 @@
-//! Keys, members and alarms.
+//! Keys, members, alarms and the cluster's version.
 
 use std::sync::Arc;
 
 use super::{Machine, Stop, Work, rows};
-use crate::command::{AlarmReply, ChangeAlarm, ChangeKeys, PublishMember, Refusal};
+use crate::command::{
+    AlarmReply, ChangeAlarm, ChangeDowngrade, ChangeKeys, PublishMember, Refusal, Wire,
+};
 use crate::storage::Keyspace;
 use crate::tables::members::MemberAttributes;
 
@@ -23,12 +25,28 @@ impl Machine {
         Ok(applied)
     }
 
+    /// Whoever was a member and is none any more is removed, for ever.
+    pub(super) fn change_members(&mut self, work: &mut Work, ids: &[u64]) {
+        for &id in &self.applied.member_ids {
+            if ids.contains(&id) {
+                continue;
+            }
+            work.open.delete(Keyspace::System, &rows::member(id));
+            work.open.put(Keyspace::System, &rows::removed(id), &[]);
+            Arc::make_mut(&mut self.members).remove(id);
+        }
+        self.applied.member_ids = ids.to_vec();
+    }
+
     /// A member keeps the data directory that it was first published with.
     pub(super) fn publish_member(
         &mut self,
         work: &mut Work,
         member: PublishMember,
     ) -> Result<(), Stop> {
+        if self.members.is_removed(member.id) {
+            return Err(Refusal::MemberNotFound.into());
+        }
         let known = self.members.directory_id(member.id);
         if known.is_some_and(|known| known != member.directory_id) {
             return Err(Refusal::AnotherDirectory.into());
@@ -45,6 +63,16 @@ impl Machine {
         );
         Arc::make_mut(&mut self.members).publish(member.id, attributes);
         Ok(())
+    }
+
+    pub(super) fn change_downgrade(&mut self, work: &mut Work, change: ChangeDowngrade) {
+        if change.target.is_some() {
+            work.open
+                .put_message(Keyspace::System, rows::DOWNGRADE, &change.to_wire());
+        } else {
+            work.open.delete(Keyspace::System, rows::DOWNGRADE);
+        }
+        self.downgrade = change.target.map(Into::into);
     }
 
     /// etcd: raising answers the alarm, raised before or not; taking back answers one that was.

@@ -18,6 +18,7 @@ mod model;
 mod open;
 mod plugins;
 mod recover;
+pub mod restore;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -54,8 +55,12 @@ pub(crate) mod rows {
     pub(crate) const COUNTERS: &[u8] = b"counters";
     /// `System`: one per member, `member/` ‖ id.
     pub(crate) const MEMBER: &[u8] = b"member/";
+    /// `System`: one per member that has left, `removed/` ‖ id; empty.
+    pub(crate) const REMOVED: &[u8] = b"removed/";
     /// `System`: one per raised alarm, `alarm/` ‖ kind u32 ‖ member u64.
     pub(crate) const ALARM: &[u8] = b"alarm/";
+    /// `System`: the downgrade that is under way.
+    pub(crate) const DOWNGRADE: &[u8] = b"downgrade";
     /// `System`, this member's own: up to which compact revision the bytes are gone.
     pub(crate) const COMPACTED: &[u8] = b"own/compacted";
     /// `KeyTable`: the whole table.
@@ -83,6 +88,10 @@ pub(crate) mod rows {
 
     pub(crate) fn member(id: u64) -> Vec<u8> {
         [MEMBER, &id.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn removed(id: u64) -> Vec<u8> {
+        [REMOVED, &id.to_be_bytes()].concat()
     }
 
     pub(crate) fn alarm(kind: u32, member: u64) -> Vec<u8> {
@@ -151,8 +160,12 @@ pub struct EntryRef<'a> {
 pub enum EntryBody<'a> {
     Blank,
     Command(&'a Bytes),
-    /// raft's own bytes, kept as they are.
-    Membership(&'a [u8]),
+    Membership {
+        /// raft's own, kept as they are.
+        bytes: &'a [u8],
+        /// Everyone in it, ascending.
+        ids: &'a [u64],
+    },
 }
 
 /// A place in the log, and who wrote it there.
@@ -172,6 +185,8 @@ pub struct Applied {
     pub membership: Bytes,
     /// Where that entry stands.
     pub membership_at: Option<LogPosition>,
+    /// Everyone in that membership, ascending.
+    pub member_ids: Vec<u64>,
 }
 
 impl LogPosition {
@@ -198,6 +213,7 @@ impl Applied {
             last: self.last.map(LogPosition::to_row),
             membership: self.membership.clone(),
             membership_at: self.membership_at.map(LogPosition::to_row),
+            member_ids: self.member_ids.clone(),
         }
     }
 
@@ -206,6 +222,7 @@ impl Applied {
             last: row.last.map(LogPosition::from_row),
             membership: row.membership,
             membership_at: row.membership_at.map(LogPosition::from_row),
+            member_ids: row.member_ids,
         }
     }
 }
@@ -253,6 +270,14 @@ impl Counters {
         plugin_id_next: 1,
     };
 
+    /// Takes out of the space in use what a compaction leaves to be freed: of all superseded
+    /// records those of so many bytes.
+    fn release(&mut self, released: u64) {
+        let already = self.released_bytes.min(released);
+        self.stored_bytes = self.stored_bytes.saturating_sub(released - already);
+        self.released_bytes = released;
+    }
+
     fn to_row(&self) -> wire::Counters {
         wire::Counters {
             revision: self.revision,
@@ -288,6 +313,7 @@ pub struct Machine {
     members: Arc<Members>,
     plugins: Arc<PluginTable>,
     alarms: Arc<Alarms>,
+    downgrade: Option<Arc<str>>,
     counters: Counters,
     applied: Applied,
     compacting: CompactMark,
@@ -396,8 +422,9 @@ impl Machine {
         }
         match entry.body {
             EntryBody::Blank => {}
-            EntryBody::Membership(membership) => {
-                self.applied.membership = Bytes::copy_from_slice(membership);
+            EntryBody::Membership { bytes, ids } => {
+                self.change_members(work, ids);
+                self.applied.membership = Bytes::copy_from_slice(bytes);
                 self.applied.membership_at = Some(position);
             }
             EntryBody::Command(bytes) => {
@@ -457,6 +484,10 @@ impl Machine {
                 Ok(Reply::PublishMember(()))
             }
             Body::Alarm(alarm) => Ok(Reply::Alarm(self.change_alarm(work, &alarm))),
+            Body::Downgrade(change) => {
+                self.change_downgrade(work, change);
+                Ok(Reply::Downgrade(()))
+            }
             Body::PluginChunk(chunk) => {
                 self.plugin_chunk(work, &chunk);
                 Ok(Reply::PluginChunk(()))
@@ -505,6 +536,7 @@ impl Machine {
             members: self.members.clone(),
             plugins: self.plugins.clone(),
             alarms: self.alarms.clone(),
+            downgrade: self.downgrade.clone(),
             stored_bytes: self.counters.stored_bytes,
             compacting: self.compacting.clone(),
         }

@@ -56,6 +56,9 @@ pub struct Config {
     pub initial_cluster: InitialCluster,
     pub initial_cluster_state: ClusterState,
     pub initial_cluster_token: String,
+    /// Refuse what would leave the cluster without a quorum of started, connected members.
+    pub strict_reconfig_check: bool,
+    pub learners_max: usize,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     pub snapshot_count: u64,
@@ -65,6 +68,12 @@ pub struct Config {
     pub txn_ops_max: usize,
     /// `None`: no quota.
     pub quota_bytes: Option<u64>,
+    /// `None`: history stays until a client compacts it.
+    pub auto_compaction: Option<AutoCompaction>,
+    pub compaction_batch_limit: usize,
+    pub compaction_sleep_interval: Duration,
+    /// `None`: the members' data is not compared.
+    pub corrupt_check_interval: Option<Duration>,
     pub concurrent_streams_max: u32,
     pub keepalive: Keepalive,
     /// The least time between pings of a client that has something open.
@@ -100,6 +109,15 @@ pub struct ConfigFile {
 pub enum ClusterState {
     New,
     Existing,
+}
+
+/// What history is kept when the leader compacts by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// That of this long; not zero.
+    Periodic(Duration),
+    /// The newest so many revisions; not zero.
+    Revision(i64),
 }
 
 /// Pings from the server to its clients.
@@ -265,6 +283,16 @@ impl Config {
     pub fn check_bootstrap(&self) -> Result<(), ConfigError> {
         self.initial_cluster
             .check(&self.name, &self.advertise_peer_urls)
+            .map_err(|error| {
+                ConfigError::Configuration(vec![Mistake::new("initial-cluster", error)])
+            })
+    }
+
+    /// As [`Config::check_bootstrap`], for a member that joins a cluster that exists: its own URLs
+    /// are looked for among the members'.
+    pub fn check_join(&self) -> Result<(), ConfigError> {
+        self.initial_cluster
+            .check_join(&self.name)
             .map_err(|error| {
                 ConfigError::Configuration(vec![Mistake::new("initial-cluster", error)])
             })

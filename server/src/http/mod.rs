@@ -23,7 +23,7 @@ use crate::metrics;
 
 pub use front_door::FrontDoor;
 pub use gateway::Gateway;
-pub use node::{AlarmKind, Condition, MemberAlarm, Node};
+pub use node::{AlarmKind, Cluster, Condition, ListedMember, MemberAlarm, Node};
 
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NOSNIFF: (HeaderName, HeaderValue) =
@@ -31,8 +31,12 @@ const NOSNIFF: (HeaderName, HeaderValue) =
 
 /// Everything on a client port but gRPC; without a gateway, `/v3/` is not there.
 pub fn client_pages<N: Node>(node: N, gateway: Option<Gateway>, door: FrontDoor) -> Router {
-    let variables_of = node.clone();
+    let (variables_of, version_of) = (node.clone(), node.clone());
     let variables = move |method| variables::page(variables_of.clone(), method);
+    let version = move |request| {
+        let version = version_of.condition().cluster_version;
+        version_page(request, version)
+    };
     let mut router = observed(node)
         .route("/version", any(version))
         .route("/debug/vars", any(variables));
@@ -52,19 +56,57 @@ fn observed<N: Node>(node: N) -> Router {
     health::routes(node).route("/metrics", any(move || metrics_page(metrics_of.clone())))
 }
 
-/// Only what a peer port tells everybody.
-pub fn peer_pages() -> Router {
+/// What a peer port tells everybody: the version, and who the members are.
+pub fn peer_pages<C: Cluster>(cluster: C) -> Router {
     Router::new()
-        .route("/version", any(version))
+        .route(
+            "/version",
+            any(|request| version_page(request, ETCD_CLUSTER_VERSION.to_owned())),
+        )
+        .route(
+            "/members",
+            any(move |request| members(cluster.clone(), request)),
+        )
         .fallback(not_found)
 }
 
-async fn version(request: Request) -> Response<Body> {
+async fn members<C: Cluster>(cluster: C, request: Request) -> Response<Body> {
+    if request.method() != Method::GET {
+        return method_not_allowed();
+    }
+    let (cluster_id, members) = (cluster.id(), cluster.members());
+    let members: Vec<serde_json::Value> = members.iter().map(listed).collect();
+    let body = format!("{}\n", serde_json::Value::Array(members));
+    let json = HeaderValue::from_static("application/json");
+    let mut response = answer(StatusCode::OK, json, body);
+    if let Ok(id) = HeaderValue::from_str(&format!("{cluster_id:x}")) {
+        let name = HeaderName::from_static("x-etcd-cluster-id");
+        response.headers_mut().insert(name, id);
+    }
+    response
+}
+
+/// etcd leaves out what is empty or false.
+fn listed(member: &ListedMember) -> serde_json::Value {
+    let mut shown = serde_json::json!({ "id": member.id, "peerURLs": member.peer_urls });
+    if member.is_learner {
+        shown["isLearner"] = true.into();
+    }
+    if !member.name.is_empty() {
+        shown["name"] = member.name.clone().into();
+    }
+    if !member.client_urls.is_empty() {
+        shown["clientURLs"] = member.client_urls.clone().into();
+    }
+    shown
+}
+
+async fn version_page(request: Request, cluster_version: String) -> Response<Body> {
     if request.method() != Method::GET {
         return method_not_allowed();
     }
     let body = format!(
-        r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{ETCD_CLUSTER_VERSION}","storage":"{ETCD_CLUSTER_VERSION}"}}"#
+        r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{cluster_version}","storage":"{cluster_version}"}}"#
     );
     answer(
         StatusCode::OK,

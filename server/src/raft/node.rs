@@ -14,9 +14,10 @@ use super::consensus::{Consensus, Parts};
 use super::executor::Executor;
 use super::identity::Identity;
 use super::log_store::LogStore;
+use super::membership::Rules;
 use super::network::Network;
 use super::peers::Peers;
-use super::state_machine::{Audience, StateMachine};
+use super::state_machine::{Audience, CompactionPace, StateMachine};
 use super::types::{MemberNode, Watch};
 use super::waiters::Waiters;
 use crate::apply::Machine;
@@ -39,6 +40,9 @@ pub struct NodeOptions {
     pub request_timeout: Duration,
     /// An apply that takes longer is logged.
     pub slow_apply: Duration,
+    /// What a change of the membership must leave standing.
+    pub rules: Rules,
+    pub compaction: CompactionPace,
 }
 
 #[derive(Debug, Error)]
@@ -101,6 +105,7 @@ impl Node {
             lessor: lessor.clone(),
             applied: applied_sender,
             slow_apply: self.options.slow_apply,
+            compaction: self.options.compaction,
         };
         let state_machine =
             StateMachine::start(self.machine, self.store, self.directory, audience, executor)?;
@@ -124,6 +129,7 @@ impl Node {
             state,
             sealer: self.sealer,
             request_timeout: self.options.request_timeout,
+            rules: self.options.rules,
         }))
     }
 }
@@ -145,6 +151,7 @@ async fn bootstrap(
                 MemberNode {
                     name: name.clone(),
                     peer_urls: peer_urls.clone(),
+                    joins_as_voter: false,
                 },
             )
         })

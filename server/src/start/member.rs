@@ -10,28 +10,36 @@ use proto::sealkv::peer as pb;
 use sd_notify::NotifyState;
 use tonic::service::Routes;
 
-use super::StartError;
 use super::bootstrap::{self, Opened};
-use super::pages::PagesNode;
+use super::pages::{PagesCluster, PagesNode};
 use super::plugins::Plugins;
+use super::{StartError, join};
 use crate::access::{Door, Internal, Permitted};
 use crate::apply::Machine;
 use crate::command::PublishMember;
+use crate::compaction_schedule;
 use crate::config::{Config, MemberUrl};
+use crate::corruption_check;
 use crate::http::{FrontDoor, Gateway};
-use crate::key_service::{KeyService, KeyringFollower};
+use crate::key_service::{InheritedSlot, KeyService, KeyringFollower};
 use crate::lease::lessor::ttl_seconds_min;
 use crate::metrics::metrics;
-use crate::raft::{Consensus, Identity, Lane, Node, NodeOptions, PeerService, Peers};
+use crate::raft::{
+    CompactionPace, Consensus, Expelled, Identity, Lane, Node, NodeOptions, PeerService, Peers,
+    Rules,
+};
 use crate::rpc::{Edge, Limits, Room};
 use crate::seal::Sealer;
 use crate::serve::{self, Endpoint, Listener, Services, Workers};
 use crate::shutdown::Shutdown;
+use crate::storage::DataDir;
 use crate::storage::log::RaftLog;
 use crate::watch::Hub;
 
 /// How long a new member waits for an answer when it asks its peers whether they know it.
 const KNOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a member goes on after it has learned that it was removed (etcd: 1 s).
+const REMOVED_SERVES_FOR: Duration = Duration::from_secs(1);
 /// Between attempts to publish this member's name and client URLs.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 
@@ -49,10 +57,11 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         http: listen(&config.listen_client_http_urls, &config)?,
         metrics: listen(&config.listen_metrics_urls, &config)?,
     };
+    let path = config.data_dir.clone();
+    let directory = aside(move || Ok(DataDir::open(&path)?)).await?;
+    let place = join::find(&config, &directory).await?;
     let opening = config.clone();
-    let opened = tokio::task::spawn_blocking(move || bootstrap::open(&opening))
-        .await
-        .map_err(|error| StartError::Raft(error.to_string()))??;
+    let opened = aside(move || bootstrap::open(&opening, directory, place)).await?;
     let member = Member::start(&config, opened).await?;
     let workers = Arc::new(Workers::start_per_core().map_err(|source| StartError::Io {
         what: "cannot start threads",
@@ -72,6 +81,14 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
     }
     member.consensus.stop().await;
     ended
+}
+
+/// Work that blocks.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StartError::Raft(error.to_string()))?
 }
 
 fn listen(urls: &[MemberUrl], config: &Config) -> Result<Vec<Listener>, StartError> {
@@ -106,20 +123,21 @@ impl Member {
         let Opened {
             directory,
             member_key,
+            inherited,
             identity,
             store,
             machine,
             log,
             bootstrap,
+            may_know,
         } = opened;
         let storage_keys = member_key.storage_keys().clone();
+        let inherited = inherited.map(Arc::new);
         let view = Arc::new(ArcSwap::new(machine.view()));
         let peers = Peers::new(identity.clone(), view.clone(), config.election_timeout);
-        if let Some(members) = &bootstrap {
-            let others = members.iter().filter(|(id, _)| **id != identity.member_id);
-            for (id, (_, urls)) in others {
-                refuse_if_known(&peers, &identity, *id, urls).await?;
-            }
+        let others = may_know.iter();
+        for (id, (_, urls)) in others.filter(|(id, _)| **id != identity.member_id) {
+            refuse_if_known(&peers, &identity, *id, urls).await?;
         }
         refuse_hole(&log, &machine)?;
         let sealer = Sealer::new();
@@ -128,6 +146,10 @@ impl Member {
             source,
         })?;
         let member_key_path = directory.member_key();
+        let left_over = inherited.as_ref().map(|slot| InheritedSlot {
+            public_key: slot.public(),
+            path: directory.inherited_slot(),
+        });
         let directory = Arc::new(Mutex::new(directory));
         let consensus = Node {
             identity,
@@ -137,7 +159,11 @@ impl Member {
             machine,
             log,
             sealer: sealer.clone(),
-            keyring: KeyringFollower::new(member_key.slot().clone(), sealer.clone()),
+            keyring: KeyringFollower::new(
+                member_key.slot().clone(),
+                inherited.clone(),
+                sealer.clone(),
+            ),
             hub: hub.clone(),
             peers,
             view,
@@ -146,7 +172,7 @@ impl Member {
         .start()
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
-        let keys = KeyService::new(consensus.clone(), member_key, member_key_path);
+        let keys = KeyService::new(consensus.clone(), member_key, member_key_path, left_over);
         let peer_service =
             PeerService::new(consensus.clone(), keys.clone(), directory, storage_keys);
         let limits = limits(config);
@@ -154,6 +180,7 @@ impl Member {
         let edge = Edge {
             replica: Arc::new(consensus.clone()),
             key_admin: Arc::new(keys.clone()),
+            cluster: Arc::new(consensus.clone()),
             sealer,
             hub,
             door: Door::new(),
@@ -175,7 +202,8 @@ impl Member {
         workers: &Arc<Workers>,
         end: &Shutdown,
     ) -> Vec<tokio::task::JoinHandle<()>> {
-        let services = Services::new(self.peers.clone(), crate::http::peer_pages());
+        let pages = crate::http::peer_pages(PagesCluster(self.consensus.clone()));
+        let services = Services::new(self.peers.clone(), pages);
         let limits = serve::Limits::new(u32::MAX, config.keepalive);
         serve_all(Endpoint::Peer, listeners, &services, workers, limits, end)
     }
@@ -228,15 +256,19 @@ impl Member {
         tokio::spawn(self.keys.clone().run());
         tokio::spawn(consensus.clone().watch_leases(config.election_timeout));
         tokio::spawn(consensus.clone().schedule_snapshots(config.snapshot_count));
+        tokio::spawn(consensus.clone().watch_peers(config.election_timeout));
+        tokio::spawn(consensus.clone().watch_members());
         self.plugins.start();
+        if let Some(mode) = config.auto_compaction {
+            tokio::spawn(compaction_schedule::run(Arc::new(consensus.clone()), mode));
+        }
+        if let Some(interval) = config.corrupt_check_interval {
+            tokio::spawn(corruption_check::run(consensus.clone(), interval));
+        }
         tokio::spawn(publish(consensus.clone(), config.clone()));
-        let mut expelled = consensus.peers().expelled();
-        let member = consensus.member_id();
         let trouble = async {
             tokio::select! {
-                _ = expelled.wait_for(|expelled| *expelled) => {
-                    StartError::AlreadyBootstrapped { member }
-                }
+                why = expulsion(consensus) => why,
                 reason = consensus.failed() => StartError::Raft(reason),
             }
         };
@@ -274,7 +306,7 @@ impl Member {
         tell_supervisor(NotifyState::Ready);
         let ended = tokio::select! {
             () = shutdown.begun() => Ok(()),
-            error = &mut trouble => Err(error),
+            error = &mut trouble => served_until(error, shutdown).await,
         };
         tell_supervisor(NotifyState::Stopping);
         shutdown.begin();
@@ -283,6 +315,37 @@ impl Member {
         }
         ended
     }
+}
+
+/// Why this member must not take part any more, once that is so.
+async fn expulsion(consensus: &Consensus) -> StartError {
+    let member = consensus.member_id();
+    let mut expelled = consensus.peers().expelled();
+    let why = expelled.wait_for(Option::is_some).await.map(|why| *why);
+    match why {
+        Ok(Some(Expelled::Removed)) => StartError::Removed,
+        Ok(Some(Expelled::LostDirectory)) => StartError::AlreadyBootstrapped { member },
+        // Whoever could tell has gone: the end is near by another way.
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
+}
+
+/// To be removed while one serves is a regular end: requests get a moment, as in etcd.
+async fn served_until(error: StartError, shutdown: &Shutdown) -> Result<(), StartError> {
+    if !matches!(error, StartError::Removed) {
+        return Err(error);
+    }
+    let moment = tokio::time::sleep(REMOVED_SERVES_FOR);
+    tokio::select! {
+        () = moment => {}
+        () = shutdown.begun() => {}
+    }
+    tracing::warn!(
+        error = "the member has been permanently removed from the cluster",
+        "server error"
+    );
+    tracing::warn!("data-dir used by this member must be removed");
+    Ok(())
 }
 
 /// systemd, if it has started this process and wants to know.
@@ -333,7 +396,11 @@ async fn refuse_if_known(
         }
         Err(status) => {
             peers.note(&status);
-            *peers.expelled().borrow()
+            let expelled = *peers.expelled().borrow();
+            if expelled == Some(Expelled::Removed) {
+                return Err(StartError::Removed);
+            }
+            expelled.is_some()
         }
     };
     if known_elsewhere {
@@ -391,6 +458,14 @@ fn node_options(config: &Config) -> NodeOptions {
         snapshot_catchup_entries: config.snapshot_catchup_entries,
         request_timeout: config.request_timeout(),
         slow_apply: config.warning_apply_duration,
+        rules: Rules {
+            strict: config.strict_reconfig_check,
+            learners_max: config.learners_max,
+        },
+        compaction: CompactionPace {
+            slice_keys_max: config.compaction_batch_limit,
+            pause: config.compaction_sleep_interval,
+        },
     }
 }
 

@@ -1,8 +1,11 @@
 //! What the web pages ask of this member, answered from the edge.
 
 use crate::command::AlarmKind;
+use crate::config::ETCD_CLUSTER_VERSION;
 use crate::http;
 use crate::mvcc::key_range::KeyRange;
+use crate::raft::Consensus;
+use crate::replica::Replica;
 use crate::rpc::Edge;
 
 /// A member, as its pages see it.
@@ -63,6 +66,34 @@ impl http::Node for PagesNode {
             logical_bytes: view.stored_bytes,
             quota_bytes: self.edge.limits.quota_bytes,
             alarms,
+            cluster_version: view
+                .downgrade
+                .as_deref()
+                .unwrap_or(ETCD_CLUSTER_VERSION)
+                .to_owned(),
         }
+    }
+}
+
+/// The cluster, as the peer port's page lists it.
+#[derive(Clone)]
+pub(super) struct PagesCluster(pub(super) Consensus);
+
+impl http::Cluster for PagesCluster {
+    fn id(&self) -> u64 {
+        self.0.peers().identity().cluster_id
+    }
+
+    fn members(&self) -> Vec<http::ListedMember> {
+        let members = Replica::members(&self.0).into_iter();
+        members
+            .map(|member| http::ListedMember {
+                id: member.id,
+                name: member.name,
+                peer_urls: member.peer_urls,
+                client_urls: member.client_urls,
+                is_learner: member.is_learner,
+            })
+            .collect()
     }
 }
