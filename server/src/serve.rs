@@ -6,8 +6,10 @@
 //! Not known here: what the services do. TLS.
 
 mod answer;
+mod deadline;
 mod listener;
 mod opening;
+mod pings;
 mod tls_client;
 mod workers;
 
@@ -21,6 +23,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -35,6 +38,7 @@ pub use answer::Answer;
 use answer::{Asked, Ending};
 pub use listener::{Accepted, ListenError, Listener, listen};
 use opening::Protocol;
+use pings::{Counted, OpenStreams};
 pub use tls_client::TlsClient;
 pub use workers::Workers;
 
@@ -58,6 +62,8 @@ pub struct Services {
 pub struct Limits {
     pub concurrent_streams_max: u32,
     pub keepalive: Keepalive,
+    /// The least time between a client's pings; none if they are not counted.
+    pub ping_interval_min: Option<Duration>,
     /// Until a new connection has shown which protocol it speaks.
     pub opening_timeout: Duration,
     /// For the head of an HTTP/1.1 request.
@@ -92,10 +98,18 @@ impl Limits {
         Self {
             concurrent_streams_max,
             keepalive,
+            ping_interval_min: None,
             opening_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(60),
             slow_request: Duration::MAX,
             drain: Duration::from_millis(700),
+        }
+    }
+
+    pub fn with_ping_interval_min(self, interval: Duration) -> Self {
+        Self {
+            ping_interval_min: Some(interval),
+            ..self
         }
     }
 
@@ -134,18 +148,18 @@ impl Services {
         mut request: http::Request<Incoming>,
         peer: Option<TcpConnectInfo>,
         slow: Duration,
+        open: OpenStreams,
     ) -> Result<http::Response<Answer>, std::convert::Infallible> {
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
-        match (self.grpc, self.pages) {
-            (Some(grpc), _) if is_grpc(&request) => Ok(call(grpc, slow, request).await),
-            (_, Some(mut pages)) => {
-                let response = pages.call(request).await?;
-                Ok(response.map(Answer::Page))
-            }
-            (_, None) => Ok(not_grpc().map(Answer::Page)),
-        }
+        let open = open.open();
+        let answer = match (self.grpc, self.pages) {
+            (Some(grpc), _) if is_grpc(&request) => call(grpc, slow, request).await,
+            (_, Some(mut pages)) => pages.call(request).await?.map(Answer::page),
+            (_, None) => not_grpc().map(Answer::page),
+        };
+        Ok(answer.map(|answer| answer.counted(open)))
     }
 
     fn has_pages(&self) -> bool {
@@ -153,7 +167,7 @@ impl Services {
     }
 }
 
-/// A gRPC call, counted, and logged if it is slow.
+/// A gRPC call, counted, given up at its deadline, and logged if it is slow.
 pub async fn call<B>(
     mut grpc: Routes,
     slow: Duration,
@@ -165,10 +179,23 @@ where
 {
     let call = metrics().call(request.uri().path());
     let mut ending = Ending::of(call, request.headers(), slow);
+    let deadline = match deadline::of(request.headers()) {
+        Ok(timeout) => timeout.map(|timeout| Instant::now() + timeout),
+        Err(status) => return Answer::refusal(status, ending),
+    };
     let request = request.map(|body| Asked::new(body, call));
-    let Ok(response) = grpc.call(request).await;
+    let answered = grpc.call(request);
+    let Ok(mut response) = match deadline {
+        None => answered.await,
+        Some(at) => match tokio::time::timeout_at(at, answered).await {
+            Ok(answered) => answered,
+            Err(_) => return Answer::refusal(deadline::exceeded(), ending),
+        },
+    };
     ending.see(response.headers());
-    response.map(|body| Answer::Grpc(body, ending))
+    // What an answer holds on to is let go when it is sent.
+    let held = std::mem::take(response.extensions_mut());
+    response.map(|body| Answer::grpc(body, ending, deadline, held))
 }
 
 /// On a port that serves gRPC alone.
@@ -302,8 +329,15 @@ impl Connection {
         }
         let builder = builder(protocol, &self.limits);
         let (services, slow) = (self.services, self.limits.slow_request);
-        let answer =
-            service_fn(move |request| services.clone().answer(request, peer.clone(), slow));
+        let open = OpenStreams::default();
+        let pings = self.limits.ping_interval_min;
+        let pings = pings.filter(|_| matches!(protocol, Protocol::Http2));
+        let stream = Counted::new(stream, pings, open.clone());
+        let answer = service_fn(move |request| {
+            services
+                .clone()
+                .answer(request, peer.clone(), slow, open.clone())
+        });
         let mut serving =
             std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), answer));
         let ended = tokio::select! {

@@ -533,23 +533,42 @@ async fn watches_that_cannot_be() {
     );
 }
 
+async fn call(client: &Client, path: &'static str) -> Status {
+    let mut grpc = tonic::client::Grpc::new(client.channel());
+    grpc.ready().await.expect("the channel is up");
+    let path = http::uri::PathAndQuery::from_static(path);
+    let codec = tonic_prost::ProstCodec::<pb::RangeRequest, pb::RangeResponse>::default();
+    let request = tonic::Request::new(pb::RangeRequest::default());
+    let answer = grpc.unary(request, path, codec).await;
+    answer.expect_err("it is not served")
+}
+
 #[tokio::test]
-async fn methods_that_do_not_exist_are_unimplemented() {
+async fn methods_and_services_that_do_not_exist_are_unimplemented() {
     let cluster = Cluster::single().await;
     let client = cluster.client().await;
-    let mut grpc = tonic::client::Grpc::new(client.channel());
-    grpc.ready().await.unwrap();
-    let path = http::uri::PathAndQuery::from_static("/etcdserverpb.KV/NoSuchMethod");
-    let codec = tonic_prost::ProstCodec::<pb::RangeRequest, pb::RangeResponse>::default();
-    let status = grpc
-        .unary(
-            tonic::Request::new(pb::RangeRequest::default()),
-            path,
-            codec,
-        )
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
+    for (path, text) in [
+        (
+            "/etcdserverpb.KV/NoSuchMethod",
+            "unknown method NoSuchMethod for service etcdserverpb.KV",
+        ),
+        (
+            "/v3lockpb.Lock/TryLock",
+            "unknown method TryLock for service v3lockpb.Lock",
+        ),
+        (
+            "/etcdserverpb.Nothing/Range",
+            "unknown service etcdserverpb.Nothing",
+        ),
+        ("/a/b/c", "unknown service a/b"),
+        ("/alone", "malformed method name: \"/alone\""),
+    ] {
+        let status = call(&client, path).await;
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::Unimplemented, text)
+        );
+    }
 }
 
 #[tokio::test]

@@ -245,7 +245,13 @@ pub const FLAGS: &[FlagSpec] = &[
         "4294967295",
         "Maximum concurrent streams that each client can open at a time.",
     ),
-    absent(Member, Duration, "grpc-keepalive-min-time", "0s"),
+    works(
+        Member,
+        Duration,
+        "grpc-keepalive-min-time",
+        "5s",
+        "Minimum interval at which a client may ping; one that pings more often is sent away.",
+    ),
     works(
         Member,
         Duration,

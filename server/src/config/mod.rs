@@ -78,6 +78,8 @@ pub struct Config {
     pub corrupt_check_interval: Option<Duration>,
     pub concurrent_streams_max: u32,
     pub keepalive: Keepalive,
+    /// The least time between pings of a client that has something open.
+    pub client_ping_interval_min: Duration,
     pub reuse_port: bool,
     /// At least 100 ms.
     pub watch_progress_interval: Duration,

@@ -123,6 +123,7 @@ impl Settling<'_> {
                 .filter(|interval| !interval.is_zero()),
             concurrent_streams_max: self.streams(),
             keepalive: self.keepalive(),
+            client_ping_interval_min: self.client_ping_interval_min(),
             reuse_port: self.given.bool("socket-reuse-port").unwrap_or(false),
             watch_progress_interval: self.progress_interval(),
             warning_apply_duration: self.duration("warning-apply-duration", 100),
@@ -266,6 +267,14 @@ impl Settling<'_> {
         Keepalive {
             interval: on.then_some(interval),
             timeout,
+        }
+    }
+
+    /// 0 leaves it to gRPC, as in etcd.
+    fn client_ping_interval_min(&self) -> Duration {
+        match self.duration("grpc-keepalive-min-time", 5_000) {
+            Duration::ZERO => Duration::from_secs(5 * 60),
+            interval => interval,
         }
     }
 

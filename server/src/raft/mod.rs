@@ -8,6 +8,8 @@
 mod connectivity;
 mod consensus;
 mod executor;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
 mod join;
 mod lease;

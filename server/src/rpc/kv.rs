@@ -8,7 +8,8 @@ use tonic::{Request, Response, Status};
 
 use super::gate::AtLearner;
 use super::parse::{self, PlainPut, PlainTxn};
-use super::range::off_thread;
+use super::range::{self, off_thread};
+use super::room::Turn;
 use super::values::{ValueError, Values};
 use super::{Edge, header, range_stream, sealing, txn};
 use crate::access::Permitted;
@@ -38,7 +39,10 @@ impl Kv for Edge {
         let plain = parse::range(request.into_inner())?;
         self.read_point(plain.serializable).await?;
         let query = self.permit(&who, plain.query)?;
-        Ok(Response::new(Edge::range(self, query).await?))
+        let small = range::is_small(query.request());
+        let turn = self.limits.answers.enter(small).await?;
+        let response = Edge::range(self, query).await?;
+        Ok(holding(turn, response))
     }
 
     type RangeStreamStream = range_stream::Pieces;
@@ -86,9 +90,10 @@ impl Kv for Edge {
         let revision = reply.revision;
         let small = reply.prev.len() <= 64;
         let response = move |values: &Values<'_>| txn::respond_delete(values, &reply);
+        let turn = self.limits.answers.enter_late(small).await;
         let mut response = self.answer(small, view, response).await?;
         response.header = header::full(&*self.replica, revision);
-        Ok(Response::new(response))
+        Ok(holding(turn, response))
     }
 
     async fn txn(
@@ -99,16 +104,18 @@ impl Kv for Edge {
         let request = request.into_inner();
         let fits = parse::size(&request, self.limits.request_bytes_max);
         let plain = parse::txn(request, self.limits.txn_ops_max)?;
-        let (mut response, revision) = if plain.is_read_only() {
+        let (turn, (mut response, revision)) = if plain.is_read_only() {
             self.read_point(plain.is_serializable()).await?;
-            self.read_only_txn(self.permit(&who, plain)?).await?
+            let small = txn::is_small(&plain);
+            let turn = self.limits.answers.enter(small).await?;
+            (turn, self.read_only_txn(self.permit(&who, plain)?).await?)
         } else {
             fits?;
             self.write_txn(self.permit_write(&who, plain).await?)
                 .await?
         };
         response.header = header::full(&*self.replica, revision);
-        Ok(Response::new(response))
+        Ok(holding(turn, response))
     }
 
     async fn compact(
@@ -126,6 +133,16 @@ impl Kv for Edge {
         let header = header::full(&*self.replica, reply.revision);
         Ok(Response::new(pb::CompactionResponse { header }))
     }
+}
+
+/// A response that counts as held until it is sent.
+fn holding<T: prost::Message>(turn: Turn, message: T) -> Response<T> {
+    let held = turn.built(message.encoded_len());
+    let mut response = Response::new(message);
+    if let Some(held) = held {
+        response.extensions_mut().insert(held);
+    }
+    response
 }
 
 impl Edge {
@@ -147,14 +164,17 @@ impl Edge {
     async fn write_txn(
         &self,
         plain: Permitted<PlainTxn>,
-    ) -> Result<(pb::TxnResponse, i64), Status> {
+    ) -> Result<(Turn, (pb::TxnResponse, i64)), Status> {
         let seal = |view: &ReadView, plain: &PlainTxn| sealing::txn(&self.sealer, view, plain);
         let (reply, view) = self.write::<_, Txn>(&plain, seal).await?;
         let revision = reply.revision;
         let small = txn::is_small_reply(&reply);
         let plain = plain.into_request();
         let response = move |values: &Values<'_>| txn::respond(values, &plain, reply.clone());
-        Ok((self.answer(small, view, response).await?, revision))
+        // It is done: nobody may be told now that there is no room for the answer.
+        let turn = self.limits.answers.enter_late(small).await;
+        let response = self.answer(small, view, response).await?;
+        Ok((turn, (response, revision)))
     }
 
     /// Proposes a request, again if its own entry had no effect and only then.

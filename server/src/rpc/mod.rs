@@ -9,6 +9,8 @@ mod agent;
 mod auth;
 mod cluster;
 mod election;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gate;
 mod guarded;
 mod header;
@@ -23,9 +25,12 @@ mod parse;
 mod plugins;
 mod range;
 mod range_stream;
+mod reflection;
+mod room;
 mod sealing;
 mod status;
 mod txn;
+mod unserved;
 mod values;
 mod watch;
 mod watch_response;
@@ -36,6 +41,8 @@ pub(crate) mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::middleware::Next;
+use axum::response::Response;
 use proto::etcdserverpb::auth_server::AuthServer;
 use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::kv_server::KvServer;
@@ -54,6 +61,7 @@ use crate::seal::Sealer;
 use crate::watch::Hub;
 
 pub use plugins::PluginsService;
+pub use room::Room;
 pub use status::unknown_method;
 
 /// How much more than a request's own bound its message may have, as etcd allows.
@@ -74,6 +82,8 @@ pub struct Limits {
     pub watch_progress_interval: Duration,
     /// A stream that asks for a leader ends after three of these without one.
     pub election_timeout: Duration,
+    /// What large answers may take in memory.
+    pub answers: Room,
 }
 
 impl Default for Limits {
@@ -85,6 +95,7 @@ impl Default for Limits {
             lease_ttl_seconds_min: 2,
             watch_progress_interval: Duration::from_secs(600),
             election_timeout: Duration::from_secs(1),
+            answers: Room::default(),
         }
     }
 }
@@ -133,9 +144,23 @@ impl Edge {
             let plugins = PluginsServer::new(plugins).max_decoding_message_size(received);
             routes.add_service(plugins);
         }
-        let reword = axum::middleware::map_response(oversized::reword);
+        let (new, old) = (self.reflection(), self.old_reflection());
+        routes
+            .add_service(new.expect("the descriptors were made with this crate"))
+            .add_service(old.expect("the descriptors were made with this crate"));
         let await_token = axum::middleware::from_fn_with_state(self.clone(), gate::await_token);
+        let reword = axum::middleware::from_fn(reword);
         let router = routes.routes().into_axum_router();
+        let router = router.fallback(unserved::service);
         router.layer(await_token).layer(reword).into()
     }
+}
+
+/// gRPC's words in Go, where tonic has others or none.
+async fn reword(request: http::Request<axum::body::Body>, next: Next) -> Response {
+    let uri = request.uri().clone();
+    let mut response = next.run(request).await;
+    oversized::reword(&mut response);
+    unserved::reword(uri.path(), &mut response);
+    response
 }

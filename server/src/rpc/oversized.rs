@@ -20,13 +20,12 @@ pub(super) fn in_etcds_words(status: &Status) -> Option<Status> {
 }
 
 /// The same for a response that is nothing but such a status.
-pub(super) async fn reword(mut response: Response) -> Response {
+pub(super) fn reword(response: &mut Response) {
     let status = Status::from_header_map(response.headers());
     if let Some(status) = status.as_ref().and_then(in_etcds_words) {
         // Fails only for a text that no header can hold; then tonic's own words stay.
         let _ = status.add_header(response.headers_mut());
     }
-    response
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use proto::etcdserverpb as pb;
 use tonic::Status;
 
 use super::range::off_thread;
+use super::room::Held;
 use super::values::{ValueError, Values};
 use super::{Edge, header, range};
 use crate::access::{Caller, Permitted};
@@ -40,6 +41,8 @@ struct Pinned {
     piece_keys: i64,
     delivered: i64,
     done: bool,
+    /// Of the piece that is being sent.
+    held: Option<Held>,
 }
 
 pub(super) fn pieces(edge: Edge, query: Permitted<RangeQuery>) -> Pieces {
@@ -56,6 +59,7 @@ pub(super) fn pieces(edge: Edge, query: Permitted<RangeQuery>) -> Pieces {
         piece_keys: FIRST_KEYS,
         delivered: 0,
         done: false,
+        held: None,
     };
     Box::pin(stream::unfold(pinned, |mut pinned| async {
         if pinned.done {
@@ -77,9 +81,14 @@ impl Pinned {
             limit,
             ..self.query.clone()
         };
+        // The piece before is sent: whoever asks for the next has taken it.
+        self.held = None;
+        let turn = self.edge.limits.answers.enter(false).await?;
         let mut response = self.read(query).await?;
         self.edge.still_permitted(self.caller.as_ref())?;
-        self.adapt(response.encoded_len());
+        let piece_bytes = response.encoded_len();
+        self.held = turn.built(piece_bytes);
+        self.adapt(piece_bytes);
         let keys = i64::try_from(response.kvs.len()).unwrap_or(i64::MAX);
         self.delivered += keys;
         self.left = self.left.map(|left| left - keys);

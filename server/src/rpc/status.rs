@@ -7,6 +7,7 @@
 use tonic::{Code, Status};
 
 use super::parse::BadRequest;
+use super::room::Full;
 use super::values::ValueError;
 use crate::access::{Denied, PasswordError, VerifyOnly};
 use crate::command::{AuthRefusal, NoEffect, NotApplied, Refusal};
@@ -162,6 +163,12 @@ impl From<PasswordError> for Status {
             PasswordError::TooMany => ProposeError::TooManyRequests.into(),
             PasswordError::Stopped => stopped(),
         }
+    }
+}
+
+impl From<Full> for Status {
+    fn from(_: Full) -> Self {
+        ProposeError::TooManyRequests.into()
     }
 }
 

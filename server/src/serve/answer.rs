@@ -5,14 +5,17 @@
 //! Not known here: messages. So no value can get into the log from here.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status};
 
+use super::deadline;
+use super::pings::OpenStream;
 use crate::config::show_duration;
 use crate::metrics::{Call, Frames, metrics};
 
@@ -66,14 +69,103 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Asked<B> {
 
 /// Of a call, or of a page.
 #[derive(Debug)]
-pub enum Answer {
-    Grpc(tonic::body::Body, Ending),
+pub struct Answer {
+    content: Content,
+    _open: Option<OpenStream>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Grpc(Box<GrpcAnswer>),
     Page(axum::body::Body),
+}
+
+#[derive(Debug)]
+struct GrpcAnswer {
+    body: tonic::body::Body,
+    ending: Ending,
+    /// When the client has waited long enough.
+    deadline: Option<Pin<Box<Sleep>>>,
+    _held: http::Extensions,
+}
+
+impl Answer {
+    pub(super) fn grpc(
+        body: tonic::body::Body,
+        ending: Ending,
+        deadline: Option<Instant>,
+        held: http::Extensions,
+    ) -> Self {
+        let answer = GrpcAnswer {
+            body,
+            ending,
+            deadline: deadline.map(|at| Box::pin(sleep_until(at))),
+            _held: held,
+        };
+        Content::Grpc(Box::new(answer)).into()
+    }
+
+    pub(super) fn page(body: axum::body::Body) -> Self {
+        Content::Page(body).into()
+    }
+
+    /// Nothing but a status.
+    pub(super) fn refusal(status: Status, mut ending: Ending) -> http::Response<Self> {
+        let response = status.into_http::<tonic::body::Body>();
+        ending.see(response.headers());
+        response.map(|body| Self::grpc(body, ending, None, http::Extensions::new()))
+    }
+
+    /// Its stream counts as open until it is sent.
+    pub(super) fn counted(self, open: OpenStream) -> Self {
+        let _open = Some(open);
+        Self { _open, ..self }
+    }
+}
+
+impl From<Content> for Answer {
+    fn from(content: Content) -> Self {
+        let _open = None;
+        Self { content, _open }
+    }
+}
+
+impl GrpcAnswer {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => self.ending.see_frame(frame),
+            Poll::Ready(Some(Err(status))) => self.ending.end(status.code()),
+            Poll::Ready(None) => self.ending.end(Code::Unknown),
+            Poll::Pending => return self.poll_deadline(context),
+        }
+        polled
+    }
+
+    fn poll_deadline(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(deadline) = &mut self.deadline else {
+            return Poll::Pending;
+        };
+        ready!(deadline.as_mut().poll(context));
+        self.deadline = None;
+        self.body = tonic::body::Body::default();
+        let mut trailers = HeaderMap::new();
+        // The text is one that a header can hold.
+        let _ = deadline::exceeded().add_header(&mut trailers);
+        self.ending.see(&trailers);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
 }
 
 /// Waits for the code of a call.
 #[derive(Debug)]
-pub struct Ending {
+pub(super) struct Ending {
     call: Option<&'static Call>,
     begun: Instant,
     slow: Duration,
@@ -148,32 +240,23 @@ impl Body for Answer {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match self.get_mut() {
-            Self::Page(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
-            Self::Grpc(body, ending) => {
-                let polled = Pin::new(body).poll_frame(context);
-                match &polled {
-                    Poll::Ready(Some(Ok(frame))) => ending.see_frame(frame),
-                    Poll::Ready(Some(Err(status))) => ending.end(status.code()),
-                    Poll::Ready(None) => ending.end(Code::Unknown),
-                    Poll::Pending => {}
-                }
-                polled.map_err(Into::into)
-            }
+        match &mut self.get_mut().content {
+            Content::Page(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Content::Grpc(answer) => answer.poll_frame(context).map_err(Into::into),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Grpc(body, _) => body.is_end_stream(),
-            Self::Page(body) => body.is_end_stream(),
+        match &self.content {
+            Content::Grpc(answer) => answer.body.is_end_stream(),
+            Content::Page(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Grpc(body, _) => body.size_hint(),
-            Self::Page(body) => body.size_hint(),
+        match &self.content {
+            Content::Grpc(answer) => answer.body.size_hint(),
+            Content::Page(body) => body.size_hint(),
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::raft::{
     CompactionPace, Consensus, Expelled, Identity, Lane, Node, NodeOptions, PeerService, Peers,
     Rules,
 };
-use crate::rpc::{Edge, Limits};
+use crate::rpc::{Edge, Limits, Room};
 use crate::seal::Sealer;
 use crate::serve::{self, Endpoint, Listener, Services, Workers};
 use crate::shutdown::Shutdown;
@@ -295,7 +295,8 @@ impl Member {
         let routes = self.edge.services(Some(self.plugins.service(&self.edge)));
         let pages = self.client_pages(config, &routes, shutdown);
         let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive)
-            .with_slow_request(config.warning_unary_request_duration);
+            .with_slow_request(config.warning_unary_request_duration)
+            .with_ping_interval_min(config.client_ping_interval_min);
         for listener in listeners.grpc.iter().chain(&listeners.http) {
             tracing::info!(listener = %listener.url(), "ready to serve client requests");
         }
@@ -485,5 +486,6 @@ fn limits(config: &Config) -> Limits {
         lease_ttl_seconds_min: ttl_seconds_min(config.election_timeout),
         watch_progress_interval: config.watch_progress_interval,
         election_timeout: config.election_timeout,
+        answers: Room::default(),
     }
 }

@@ -46,6 +46,8 @@
 mod batch;
 mod disk;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod memory_disk;
 mod raft_log;
