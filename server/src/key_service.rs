@@ -352,9 +352,9 @@ impl KeyService {
         let consensus = &self.inner.consensus;
         let view = consensus.view();
         let change = if view.key_table.is_initialised() {
-            match self.departure().or_else(|| self.removal()) {
+            match self.departure() {
                 Some(change) => change,
-                None => match self.enrolment().await {
+                None => match self.enrolment().await.or_else(|| self.removal()) {
                     Some(change) => change,
                     None => return,
                 },
@@ -374,20 +374,20 @@ impl KeyService {
         }
     }
 
-    fn holder(&self) -> SlotHolder {
-        SlotHolder {
-            member_id: self.inner.consensus.member_id(),
-            provider: self.inner.slot.provider,
-            public_key: self.inner.slot.public_key,
-        }
-    }
-
     /// The slot of a member that has left: it must not open the next root key.
     fn departure(&self) -> Option<KeyChange> {
         let view = self.inner.consensus.view();
         let mut slots = view.key_table.slots();
         let left = slots.find(|slot| view.members.is_removed(slot.member_id))?;
         Some(KeyChange::RemoveSlot(RemoveSlot { slot_id: left.id }))
+    }
+
+    fn holder(&self) -> SlotHolder {
+        SlotHolder {
+            member_id: self.inner.consensus.member_id(),
+            provider: self.inner.slot.provider,
+            public_key: self.inner.slot.public_key,
+        }
     }
 
     /// The next member that has no slot and answers.

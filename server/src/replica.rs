@@ -158,11 +158,6 @@ pub trait Replica: Send + Sync + 'static {
     fn defragment(&self) -> Pending<'_, Result<(), DefragmentError>>;
 }
 
-/// The store could not be rewritten, or the member is stopping. Nothing is lost.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot defragment: {0}")]
-pub struct DefragmentError(#[from] std::io::Error);
-
 /// A change of who the members are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MemberChange {
@@ -236,6 +231,11 @@ pub trait ClusterAdmin: Send + Sync + 'static {
     /// Answers once the other one leads.
     fn move_leader(&self, request: Permitted<MoveLeader>) -> Pending<'_, Result<(), ClusterError>>;
 }
+
+/// The store could not be rewritten, or the member is stopping. Nothing is lost.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot defragment: {0}")]
+pub struct DefragmentError(#[from] std::io::Error);
 
 /// Why a prefix key was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -17,7 +17,7 @@ use crate::storage::{Keyspace, Store};
 pub struct Beginning {
     /// raft's own bytes.
     pub membership: Bytes,
-    /// Everyone in it, ascending.
+    /// Whom it names.
     pub member_ids: Vec<u64>,
     /// The slot that opened the backup; the others go.
     pub slot_id: u32,
@@ -62,9 +62,10 @@ pub fn begin_anew(store: &Store, beginning: &Beginning) -> Result<Begun, Restore
     let row = counters.to_row().encode_to_vec();
     batch.put(Keyspace::System, rows::COUNTERS, &row);
 
-    for of_members in [rows::MEMBER, rows::REMOVED] {
-        let range = KeyRange::prefix(Bytes::from_static(of_members));
-        for row in view.scan(Keyspace::System, range.bounds()) {
+    // The old cluster's ids mean nothing in the new one, which may make some of them again.
+    for name in [rows::MEMBER, rows::REMOVED] {
+        let members = KeyRange::prefix(Bytes::from_static(name));
+        for row in view.scan(Keyspace::System, members.bounds()) {
             batch.delete(Keyspace::System, &row?.0);
         }
     }

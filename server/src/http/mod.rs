@@ -58,9 +58,11 @@ fn observed<N: Node>(node: N) -> Router {
 
 /// What a peer port tells everybody: the version, and who the members are.
 pub fn peer_pages<C: Cluster>(cluster: C) -> Router {
-    let version = |request| version_page(request, ETCD_CLUSTER_VERSION.to_owned());
     Router::new()
-        .route("/version", any(version))
+        .route(
+            "/version",
+            any(|request| version_page(request, ETCD_CLUSTER_VERSION.to_owned())),
+        )
         .route(
             "/members",
             any(move |request| members(cluster.clone(), request)),

@@ -40,9 +40,9 @@ pub struct NodeOptions {
     pub request_timeout: Duration,
     /// An apply that takes longer is logged.
     pub slow_apply: Duration,
-    pub compaction: CompactionPace,
     /// What a change of the membership must leave standing.
     pub rules: Rules,
+    pub compaction: CompactionPace,
 }
 
 #[derive(Debug, Error)]

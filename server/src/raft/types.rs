@@ -227,10 +227,9 @@ pub fn encode_first_membership(
     members: &BTreeMap<MemberId, (String, Vec<String>)>,
 ) -> Option<Bytes> {
     let node = |(id, (name, peer_urls)): (&u64, &(String, Vec<String>))| {
-        let (name, peer_urls) = (name.clone(), peer_urls.clone());
         let node = MemberNode {
-            name,
-            peer_urls,
+            name: name.clone(),
+            peer_urls: peer_urls.clone(),
             joins_as_voter: false,
         };
         (*id, node)

@@ -177,11 +177,10 @@ fn begin(
         Arc::new(storage_keys),
         LogOptions::default(),
     )?;
-    let inherited = None;
     Ok(Opened {
         directory,
         member_key,
-        inherited,
+        inherited: None,
         identity,
         store,
         machine,

@@ -457,13 +457,13 @@ fn node_options(config: &Config) -> NodeOptions {
         snapshot_catchup_entries: config.snapshot_catchup_entries,
         request_timeout: config.request_timeout(),
         slow_apply: config.warning_apply_duration,
-        compaction: CompactionPace {
-            slice_keys_max: config.compaction_batch_limit,
-            pause: config.compaction_sleep_interval,
-        },
         rules: Rules {
             strict: config.strict_reconfig_check,
             learners_max: config.learners_max,
+        },
+        compaction: CompactionPace {
+            slice_keys_max: config.compaction_batch_limit,
+            pause: config.compaction_sleep_interval,
         },
     }
 }

@@ -96,11 +96,11 @@ impl World {
             snapshot_catchup_entries: rng.random_range(0..40),
             request_timeout: Duration::from_secs(5) + ELECTION * 2,
             slow_apply: Duration::MAX,
-            compaction: crate::raft::CompactionPace::DEFAULT,
             rules: Rules {
                 strict: false,
                 learners_max: 1,
             },
+            compaction: crate::raft::CompactionPace::DEFAULT,
         };
         let host = |number| Host::new(number, directory, options.clone());
         clock::simulate_wall(Some(START_MS));
