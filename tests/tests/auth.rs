@@ -1061,6 +1061,9 @@ async fn cve_2021_28235_no_password_and_no_token_is_written_down() {
         wanted.extend(tokens.map(random));
     }
     for (path, bytes) in cluster.files() {
+        // Preallocated files end in zeros, where nothing can stand.
+        let written = bytes.iter().rposition(|byte| *byte != 0);
+        let bytes = &bytes[..written.map_or(0, |last| last + 1)];
         for secret in &wanted {
             let found = bytes
                 .windows(secret.len())
