@@ -89,6 +89,7 @@ impl Edge {
         request: Permitted<RangeQuery>,
     ) -> Result<RangeResponse, Status> {
         metrics().ranges.inc();
+        let caller = request.caller().cloned();
         let query = request.into_request();
         let small = is_small(&query);
         let (mut response, revision) = self
@@ -98,6 +99,7 @@ impl Edge {
                 Ok((respond(values, &query, rows)?, revision))
             })
             .await?;
+        self.still_permitted(caller.as_ref())?;
         response.header = header::full(&*self.replica, revision);
         Ok(response)
     }
