@@ -103,10 +103,18 @@ impl Pair {
 
     /// Asks both, one request after the other, and shows every difference at once.
     async fn agree(&self, requests: Vec<Request>) {
+        let same = requests
+            .into_iter()
+            .map(|request| (request.clone(), request));
+        self.agree_on(same.collect()).await;
+    }
+
+    /// The same for requests that are not the same to the letter, for they carry tokens.
+    async fn agree_on(&self, requests: Vec<(Request, Request)>) {
         let mut differences = String::new();
-        for request in requests {
+        for (of_etcd, request) in requests {
             let (etcd, ours) = tokio::join!(
-                normal(&request, self.ports.0),
+                normal(&of_etcd, self.ports.0),
                 normal(&request, self.ports.1)
             );
             if etcd != ours {
@@ -192,6 +200,100 @@ async fn every_route_answers_as_etcds() {
         ("/v3/election/proclaim", "{}"),
     ]))
     .await;
+}
+
+#[tokio::test]
+async fn a_token_opens_what_its_user_may() {
+    let Some(pair) = Pair::start("a_token_opens_what_its_user_may", &[]).await else {
+        return;
+    };
+    pair.agree(posts(&[
+        ("/v3/auth/status", "{}"),
+        ("/v3/auth/enable", "{}"),
+        (
+            "/v3/auth/user/add",
+            r#"{"name":"root","password":"pw-root"}"#,
+        ),
+        (
+            "/v3/auth/user/add",
+            r#"{"name":"root","password":"pw-root"}"#,
+        ),
+        ("/v3/auth/user/add", r#"{"name":"","password":"x"}"#),
+        ("/v3/auth/role/add", r#"{"name":"root"}"#),
+        ("/v3/auth/user/grant", r#"{"user":"root","role":"root"}"#),
+        ("/v3/auth/user/add", r#"{"name":"u","password":"pw-u"}"#),
+        ("/v3/auth/role/add", r#"{"name":"r"}"#),
+        (
+            "/v3/auth/role/grant",
+            r#"{"name":"r","perm":{"permType":"READ","key":"Zm9v"}}"#,
+        ),
+        (
+            "/v3/auth/role/grant",
+            r#"{"name":"none","perm":{"permType":"READ","key":"Zm9v"}}"#,
+        ),
+        ("/v3/auth/user/grant", r#"{"user":"u","role":"r"}"#),
+        ("/v3/auth/user/get", r#"{"name":"u"}"#),
+        ("/v3/auth/role/get", r#"{"role":"r"}"#),
+        ("/v3/auth/user/list", "{}"),
+        ("/v3/auth/role/list", "{}"),
+        ("/v3/auth/authenticate", r#"{"name":"u","password":"pw-u"}"#),
+        ("/v3/auth/enable", "{}"),
+        ("/v3/auth/status", "{}"),
+        ("/v3/kv/range", r#"{"key":"Zm9v"}"#),
+        ("/v3/kv/put", r#"{"key":"Zm9v"}"#),
+        ("/v3/watch", r#"{"create_request":{"key":"Zm9v"}}"#),
+        ("/v3/lease/leases", "{}"),
+        (
+            "/v3/auth/authenticate",
+            r#"{"name":"u","password":"wrong"}"#,
+        ),
+        ("/v3/auth/authenticate", r#"{"name":"u","password":"pw-u"}"#),
+    ]))
+    .await;
+    let mut asked = Vec::new();
+    for (name, password) in [("root", "pw-root"), ("u", "pw-u"), ("", "")] {
+        let (etcd, ours) = (
+            token(pair.ports.0, name, password).await,
+            token(pair.ports.1, name, password).await,
+        );
+        for (path, body) in [
+            ("/v3/kv/put", r#"{"key":"Zm9v","value":"eA=="}"#),
+            ("/v3/kv/range", r#"{"key":"Zm9v"}"#),
+            ("/v3/kv/range", r#"{"key":"Zm9v","range_end":"AA=="}"#),
+            (
+                "/v3/kv/txn",
+                r#"{"failure":[{"request_txn":{"success":[{"request_range":{"key":"eA=="}}]}}]}"#,
+            ),
+            (
+                "/v3/watch",
+                r#"{"create_request":{"key":"Zm9v","range_end":"AA=="}}"#,
+            ),
+            ("/v3/watch", r#"{"create_request":{"key":"Zm9v"}}"#),
+            ("/v3/maintenance/hash", "{}"),
+            ("/v3/auth/user/list", "{}"),
+            ("/v3/auth/user/get", r#"{"name":"u"}"#),
+            ("/v3/kv/compaction", r#"{"revision":"1"}"#),
+        ] {
+            for scheme in ["", "Bearer "] {
+                let with = |token: &str| {
+                    let token = format!("{scheme}{token}");
+                    Request::post(path, body).header("Authorization", &token)
+                };
+                asked.push((with(&etcd), with(&ours)));
+            }
+        }
+    }
+    pair.agree_on(asked).await;
+}
+
+/// A token of a user; one that nobody was given for no user.
+async fn token(port: u16, name: &str, password: &str) -> String {
+    if name.is_empty() {
+        return "nobody.1".to_owned();
+    }
+    let body = json!({"name": name, "password": password});
+    let answer = call(port, "/v3/auth/authenticate", body).await;
+    answer["token"].as_str().expect("a token").to_owned()
 }
 
 #[tokio::test]
