@@ -69,6 +69,7 @@ pub struct Metrics {
     pub deletes: IntCounter,
     pub txns: IntCounter,
     pub keys: IntGauge,
+    pub auth_revision: IntGauge,
     pub current_revision: IntGauge,
     pub compact_revision: IntGauge,
     pub db_total_bytes: IntGauge,
@@ -244,6 +245,10 @@ impl Metrics {
                 "Revisions of several changes seen by this member.",
             ),
             keys: to.gauge("etcd_debugging_mvcc_keys_total", "Live keys."),
+            auth_revision: to.gauge(
+                "etcd_debugging_auth_revision",
+                "The current revision of auth store.",
+            ),
             current_revision: to.gauge(
                 "etcd_debugging_mvcc_current_revision",
                 "The current revision.",

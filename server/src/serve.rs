@@ -8,6 +8,7 @@
 mod answer;
 mod listener;
 mod opening;
+mod tls_client;
 mod workers;
 
 use std::io;
@@ -34,6 +35,7 @@ pub use answer::Answer;
 use answer::{Asked, Ending};
 pub use listener::{Accepted, ListenError, Listener, listen};
 use opening::Protocol;
+pub use tls_client::TlsClient;
 pub use workers::Workers;
 
 /// Streams that a client resets before they were looked at. A burst of cancelled calls is

@@ -52,6 +52,8 @@ pub enum StartError {
     },
     #[error("{} {what}", path.display())]
     Identity { path: PathBuf, what: &'static str },
+    #[error("--auth-token: {0}")]
+    AuthToken(#[from] crate::access::KeyError),
     #[error("key provider: {0}")]
     Provider(keys::ProviderError),
     #[error("raft log: {0}")]

@@ -99,6 +99,7 @@ impl Settling<'_> {
         let initial_cluster_state = self.cluster_state();
         let (heartbeat_interval, election_timeout) = self.raft_times();
         let key_source = self.key_source(&data_dir);
+        let auth_token = self.auth_token();
         let log_level = self.log_level();
         let log_format = self.log_format();
         let log_outputs = self.log_outputs();
@@ -141,6 +142,7 @@ impl Settling<'_> {
             initial_cluster_state,
             heartbeat_interval,
             election_timeout,
+            auth_token,
             key_source: key_source?,
             log_level,
             log_format,

@@ -53,6 +53,7 @@ pub struct Condition {
     pub revision: i64,
     /// -1 before the first compaction.
     pub compact_revision: i64,
+    pub auth_revision: u64,
     pub keys: u64,
     pub disk_bytes: u64,
     pub logical_bytes: u64,
@@ -108,6 +109,7 @@ impl Condition {
             (&metrics.keys, self.keys),
             (&metrics.prefix_keys, self.prefix_keys),
             (&metrics.key_versions, self.key_versions),
+            (&metrics.auth_revision, self.auth_revision),
             (&metrics.db_total_bytes, self.disk_bytes),
             (&metrics.db_in_use_bytes, self.logical_bytes),
             (&metrics.quota_bytes, self.quota_bytes.unwrap_or(0)),

@@ -26,6 +26,7 @@ use super::types::{
     self, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig, WatchSender,
 };
 use super::waiters::Waiters;
+use crate::access::Sessions;
 use crate::apply::{EntryBody, EntryRef, LogPosition, Machine};
 use crate::clock;
 use crate::key_service::KeyringFollower;
@@ -48,6 +49,7 @@ pub(super) struct Audience {
     pub view: Arc<ArcSwap<ReadView>>,
     pub keyring: KeyringFollower,
     pub hub: Hub,
+    pub sessions: Sessions,
     pub waiters: Arc<Waiters>,
     pub lessor: Arc<Mutex<Lessor>>,
     /// The applied index, for those who wait for one.
@@ -273,6 +275,9 @@ impl Worker {
             audience.keyring.follow(&outcome.view.key_table);
         }
         audience.view.store(outcome.view.clone());
+        audience
+            .sessions
+            .applied(&outcome.logins, &outcome.view.auth);
         if !outcome.lease_changes.is_empty() {
             audience
                 .lessor
@@ -327,6 +332,7 @@ impl Worker {
         let view = self.machine.view();
         audience.keyring.follow(&view.key_table);
         audience.view.store(view.clone());
+        audience.sessions.applied(&[], &view.auth);
         // A member that installs a snapshot follows a leader: its own clocks stand still.
         audience.lessor.lock().demote();
         audience.hub.reset(view.clone());

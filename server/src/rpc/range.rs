@@ -101,6 +101,7 @@ impl Edge {
     }
 
     async fn range_now(&self, request: Permitted<RangeQuery>) -> Result<RangeResponse, Status> {
+        let caller = request.caller().cloned();
         let query = request.into_request();
         let small = is_small(&query);
         let (mut response, revision) = self
@@ -110,6 +111,7 @@ impl Edge {
                 Ok((respond(values, &query, rows)?, revision))
             })
             .await?;
+        self.still_permitted(caller.as_ref())?;
         response.header = header::full(&*self.replica, revision);
         Ok(response)
     }

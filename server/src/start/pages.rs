@@ -61,6 +61,7 @@ impl http::Node for PagesNode {
             applied_index: status.applied_index,
             revision: view.revision,
             compact_revision: view.compact_revision,
+            auth_revision: view.auth.revision(),
             keys: view.index.read().count(&everything, view.revision),
             disk_bytes: status.disk_bytes,
             logical_bytes: view.stored_bytes,
