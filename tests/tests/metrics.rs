@@ -63,10 +63,6 @@ const NOT_HERE: &[(&str, &str)] = &[
         "etcd_debugging_server_watch_send_loop_",
         "there is no such loop",
     ),
-    (
-        "etcd_debugging_auth_revision",
-        "until users and roles are counted",
-    ),
 ];
 
 /// Labels whose values are of the machine or of the member.

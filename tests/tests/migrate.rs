@@ -128,10 +128,15 @@ async fn has(client: &Client, key: &'static str, value: Option<&str>) {
     .await;
 }
 
+/// Of several lengths.
+fn filling(number: usize) -> String {
+    "v".repeat(200 + number % 7)
+}
+
 async fn fill(client: &Client, keys: usize) {
     for number in 0..keys {
         client
-            .put(format!("key/{number:05}"), vec![b'v'; 200 + number % 7])
+            .put(format!("key/{number:05}"), filling(number))
             .await
             .unwrap();
     }
@@ -195,7 +200,7 @@ async fn what_changes_meanwhile_is_followed_until_the_cut_over() {
     let (client, target) = (from.client().await, to.client().await);
     fill(&client, 50).await;
     let following = Following::start(&from, &to);
-    has(&target, "key/00049", Some(&"v".repeat(200 + 49 % 7))).await;
+    has(&target, "key/00049", Some(&filling(49))).await;
     client.put("later", "1").await.unwrap();
     client
         .delete_range(pb::DeleteRangeRequest {
@@ -307,7 +312,7 @@ async fn a_compaction_that_overtakes_it_loses_nothing() {
     let (client, target) = (from.client().await, to.client().await);
     fill(&client, 20).await;
     let following = Following::start(&from, &to);
-    has(&target, "key/00019", Some(&"v".repeat(200 + 19 % 7))).await;
+    has(&target, "key/00019", Some(&filling(19))).await;
     following.end(Signal::KILL).await;
     client.delete("key/00003").await.unwrap();
     let last = client.put("key/00004", "changed").await.unwrap();
@@ -497,7 +502,7 @@ async fn the_way_back_is_etcdctl_make_mirror() {
             .unwrap(),
     ));
     let target = etcd.client().await;
-    has(&target, "key/00099", Some(&"v".repeat(200 + 99 % 7))).await;
+    has(&target, "key/00099", Some(&filling(99))).await;
     client.put("later", "1").await.unwrap();
     client.delete("key/00005").await.unwrap();
     has(&target, "later", Some("1")).await;

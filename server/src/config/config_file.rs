@@ -87,8 +87,8 @@ const DEFAULT_IF_EMPTY: &[&str] = &[
     "feature-gates",
 ];
 
-/// Keys of the proxy and the store of etcd 2, which sample files still carry. Nobody has had
-/// them since etcd 3.6; each is taken with a warning.
+/// Keys of the proxy, the discovery and the store of etcd 2, which etcd's own sample file still
+/// carries and etcd 3.7 passes over; each is taken with a warning.
 const RETIRED: &[&str] = &[
     "proxy",
     "proxy-failure-wait",
@@ -96,6 +96,8 @@ const RETIRED: &[&str] = &[
     "proxy-dial-timeout",
     "proxy-write-timeout",
     "proxy-read-timeout",
+    "discovery-fallback",
+    "discovery-proxy",
     "enable-v2",
     "debug",
     "log-package-levels",
