@@ -8,6 +8,7 @@
 mod connectivity;
 mod consensus;
 mod executor;
+mod force_new;
 mod identity;
 mod join;
 mod lease;
@@ -32,6 +33,7 @@ mod waiters;
 mod wire;
 
 pub use consensus::{Consensus, Leadership};
+pub use force_new::{ForceNewError, force_new_cluster};
 pub use identity::{Identity, added_member_id, cluster_id, member_id};
 pub use join::{ExistingCluster, JoinError, ask_for_cluster};
 pub use membership::Rules;
