@@ -10,6 +10,7 @@ pub mod client;
 pub mod cluster;
 pub mod differential;
 pub mod guests;
+pub mod http;
 pub mod interop;
 pub mod links;
 pub mod load;

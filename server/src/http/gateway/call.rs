@@ -201,6 +201,8 @@ async fn aside<T: Send + 'static>(
 /// `None` when the deadline came first.
 async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
     match deadline {
+        // Not even begun if it is too late already.
+        Some(deadline) if Instant::now() >= deadline => None,
         Some(deadline) => tokio::time::timeout_at(deadline, work).await.ok(),
         None => Some(work.await),
     }
