@@ -72,6 +72,8 @@ pub enum StartError {
     AlreadyBootstrapped { member: u64 },
     #[error("{0}")]
     Join(#[from] crate::raft::JoinError),
+    #[error("--force-new-cluster: {0}")]
+    ForceNew(#[from] crate::raft::ForceNewError),
     /// Known before it served anybody. One that is removed later ends well, as etcd's does.
     #[error(
         "the member has been permanently removed from the cluster: its data directory must be \

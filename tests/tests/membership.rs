@@ -128,6 +128,14 @@ async fn promoted(by: &Client, id: u64) {
     .await;
 }
 
+/// Puts until it is acknowledged: a write that meets a change of leaders may time out.
+async fn put(client: &Client, key: &'static str, value: &'static str) {
+    wait::until("a write to be acknowledged", SOON, async || {
+        client.put(key, value).await.ok()
+    })
+    .await;
+}
+
 fn refused<T>(answer: Result<T, Status>, code: Code, message: &str) {
     let status = answer.err().expect("it is to be refused");
     assert_eq!((status.code(), status.message()), (code, message));
@@ -215,7 +223,7 @@ async fn a_cluster_grows_from_one_to_three_under_load_and_outlives_the_first() {
     check_history(load, &learner).await;
     // Both who came later make a quorum.
     cluster.members[0].kill();
-    learner.put("after", "the first").await.unwrap();
+    put(&learner, "after", "the first").await;
     let second = cluster.members[second].client().await;
     assert_eq!(
         second.value("after").await.unwrap(),
@@ -310,7 +318,7 @@ async fn the_leader_and_a_follower_are_removed_and_one_goes_on() {
     ended_removed(&mut cluster, leader).await;
     let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
     let client = cluster.members[one].client().await;
-    client.put("a", "2").await.unwrap();
+    put(&client, "a", "2").await;
     let other_id = id_of(&cluster.members[other].client().await).await;
     removed(&client, other_id).await;
     ended_removed(&mut cluster, other).await;
@@ -440,7 +448,7 @@ async fn strict_reconfiguration_has_etcds_refusals() {
         "etcdserver: too many learner members in cluster",
     );
     refused(
-        add(&client, &peer_url, false).await,
+        add(&client, &cluster.members[1].peer_url(), false).await,
         Code::FailedPrecondition,
         "etcdserver: Peer URLs already exists",
     );
@@ -543,4 +551,41 @@ async fn a_member_moves_to_another_address() {
     cluster.members[(leader + 2) % 3].kill();
     client.put("a", "2").await.unwrap();
     assert_eq!(moved.value("a").await.unwrap(), Some("2".into()));
+}
+
+#[tokio::test]
+async fn one_member_of_a_lost_quorum_is_forced_into_a_cluster_of_its_own() {
+    let mut cluster = Cluster::three().await;
+    let leader = cluster.leader().await;
+    let (left, lost) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.members[left]
+        .client()
+        .await
+        .put("a", "1")
+        .await
+        .unwrap();
+    for member in &mut cluster.members {
+        member.kill();
+    }
+    let flags = cluster.members[left].arguments.clone();
+    cluster.members[left].set_flag("force-new-cluster", "true");
+    cluster.members[left].start().await;
+    let client = cluster.members[left].client().await;
+    assert_eq!(client.value("a").await.unwrap(), Some("1".into()));
+    client.put("a", "2").await.unwrap();
+    assert_eq!(members(&client).await.len(), 1);
+    // Without the flag it is what it has become, and it grows again.
+    cluster.members[left].terminate().await;
+    cluster.members[left].arguments = flags;
+    cluster.members[left].start().await;
+    let client = cluster.members[left].client().await;
+    cluster.leave(leader);
+    cluster.leave(lost);
+    let (new, _) = grow(&mut cluster, &client, false).await;
+    let grown = cluster.members[new].client().await;
+    assert_eq!(grown.value("a").await.unwrap(), Some("2".into()));
+    if Program::under_test() == Program::Sealkv {
+        cluster.members[lost].launch();
+        assert!(!cluster.members[lost].wait_end().await.success());
+    }
 }

@@ -578,7 +578,14 @@ pub const FLAGS: &[FlagSpec] = &[
         "Maximum number of learners that can be in the cluster membership.",
     ),
     meaningless(Features, Duration, "downgrade-check-time"),
-    absent(Unsafe, Bool, "force-new-cluster", "false"),
+    works(
+        Unsafe,
+        Bool,
+        "force-new-cluster",
+        "false",
+        "Force to create a new one-member cluster out of this member's data; all others count as \
+         removed.",
+    ),
     absent(Unsafe, Bool, "unsafe-no-fsync", "false"),
 ];
 

@@ -61,6 +61,8 @@ pub struct Config {
     /// Refuse what would leave the cluster without a quorum of started, connected members.
     pub strict_reconfig_check: bool,
     pub learners_max: usize,
+    /// Out of this member's data, a cluster of it alone.
+    pub force_new_cluster: bool,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     pub snapshot_count: u64,

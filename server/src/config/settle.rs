@@ -108,6 +108,7 @@ impl Settling<'_> {
             initial_cluster_token: self.not_empty("initial-cluster-token", "etcd-cluster"),
             strict_reconfig_check: self.given.bool("strict-reconfig-check").unwrap_or(true),
             learners_max: self.learners(),
+            force_new_cluster: self.given.bool("force-new-cluster").unwrap_or(false),
             snapshot_count: self.at_least_one("snapshot-count", 10_000),
             snapshot_catchup_entries: self
                 .given

@@ -75,8 +75,7 @@ async fn members<C: Cluster>(cluster: C, request: Request) -> Response<Body> {
         return method_not_allowed();
     }
     let (cluster_id, members) = (cluster.id(), cluster.members());
-    let members: Vec<serde_json::Value> = members.iter().map(listed).collect();
-    let body = format!("{}\n", serde_json::Value::Array(members));
+    let body = serde_json::to_string(&members).unwrap_or_default() + "\n";
     let json = HeaderValue::from_static("application/json");
     let mut response = answer(StatusCode::OK, json, body);
     if let Ok(id) = HeaderValue::from_str(&format!("{cluster_id:x}")) {
@@ -84,21 +83,6 @@ async fn members<C: Cluster>(cluster: C, request: Request) -> Response<Body> {
         response.headers_mut().insert(name, id);
     }
     response
-}
-
-/// etcd leaves out what is empty or false.
-fn listed(member: &ListedMember) -> serde_json::Value {
-    let mut shown = serde_json::json!({ "id": member.id, "peerURLs": member.peer_urls });
-    if member.is_learner {
-        shown["isLearner"] = true.into();
-    }
-    if !member.name.is_empty() {
-        shown["name"] = member.name.clone().into();
-    }
-    if !member.client_urls.is_empty() {
-        shown["clientURLs"] = member.client_urls.clone().into();
-    }
-    shown
 }
 
 async fn version_page(request: Request, cluster_version: String) -> Response<Body> {

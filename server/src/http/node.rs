@@ -26,14 +26,19 @@ pub trait Cluster: Clone + Send + Sync + 'static {
     fn members(&self) -> Vec<ListedMember>;
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// In etcd's order; what is empty or false is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct ListedMember {
     pub id: u64,
-    /// Empty until it has started.
-    pub name: String,
+    #[serde(rename = "peerURLs")]
     pub peer_urls: Vec<String>,
-    pub client_urls: Vec<String>,
+    #[serde(rename = "isLearner", skip_serializing_if = "std::ops::Not::not")]
     pub is_learner: bool,
+    /// Empty until it has started.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(rename = "clientURLs", skip_serializing_if = "Vec::is_empty")]
+    pub client_urls: Vec<String>,
 }
 
 /// At one moment.

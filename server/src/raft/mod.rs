@@ -8,6 +8,7 @@
 mod connectivity;
 mod consensus;
 mod executor;
+mod force_new;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod identity;
@@ -34,6 +35,7 @@ mod waiters;
 mod wire;
 
 pub use consensus::{Consensus, Leadership};
+pub use force_new::{ForceNewError, force_new_cluster};
 pub use identity::{Identity, added_member_id, cluster_id, member_id};
 pub use join::{ExistingCluster, JoinError, ask_for_cluster};
 pub use membership::Rules;

@@ -26,7 +26,7 @@ use crate::lease::lessor::ttl_seconds_min;
 use crate::metrics::metrics;
 use crate::raft::{
     CompactionPace, Consensus, Expelled, Identity, Lane, Node, NodeOptions, PeerService, Peers,
-    Rules,
+    Rules, force_new_cluster,
 };
 use crate::rpc::{Edge, Limits, Room};
 use crate::seal::Sealer;
@@ -140,6 +140,9 @@ impl Member {
             refuse_if_known(&peers, &identity, *id, urls).await?;
         }
         refuse_hole(&log, &machine)?;
+        if config.force_new_cluster {
+            force_new_cluster(&log, machine.applied(), identity.member_id).await?;
+        }
         let sealer = Sealer::new();
         let hub = Hub::start(machine.view()).map_err(|source| StartError::Io {
             what: "cannot start threads",
