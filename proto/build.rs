@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(descriptors)?;
-    // For reflection: what clients may call, and nothing else.
+    // For reflection and the JSON gateway: what clients may call, and nothing else.
     let described = protox::compile(of_clients, ["protos"])?.encode_to_vec();
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("clients.bin"), described)?;

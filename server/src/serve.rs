@@ -30,7 +30,8 @@ use crate::config::Keepalive;
 use crate::metrics::metrics;
 use crate::shutdown::Shutdown;
 
-use answer::{Answer, Ending};
+pub use answer::Answer;
+use answer::Ending;
 pub use listener::{Accepted, ListenError, Listener, listen};
 use opening::Protocol;
 pub use workers::Workers;
@@ -47,8 +48,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a port answers: gRPC by its content type, everything else from the pages.
 #[derive(Debug, Clone)]
 pub struct Services {
-    grpc: Routes,
-    pages: axum::Router,
+    grpc: Option<Routes>,
+    pages: Option<axum::Router>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +77,8 @@ pub enum Endpoint {
 enum ConnectionError {
     #[error("no request within {}s", .0.as_secs())]
     Silent(Duration),
+    #[error("HTTP/1.1 on a port that serves gRPC alone")]
+    NotGrpc,
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
@@ -104,15 +107,28 @@ impl Limits {
 
 impl Services {
     pub fn new(grpc: Routes, pages: axum::Router) -> Self {
+        Self::some(Some(grpc), Some(pages))
+    }
+
+    /// For a port that speaks HTTP/2 and nothing but gRPC.
+    pub fn grpc_alone(grpc: Routes) -> Self {
+        Self::some(Some(grpc), None)
+    }
+
+    pub fn pages_alone(pages: axum::Router) -> Self {
+        Self::some(None, Some(pages))
+    }
+
+    fn some(grpc: Option<Routes>, pages: Option<axum::Router>) -> Self {
         // Both set themselves up once here instead of at every clone.
         Self {
-            grpc: grpc.prepare(),
-            pages: pages.with_state(()),
+            grpc: grpc.map(Routes::prepare),
+            pages: pages.map(|pages| pages.with_state(())),
         }
     }
 
     async fn answer(
-        mut self,
+        self,
         mut request: http::Request<Incoming>,
         peer: Option<TcpConnectInfo>,
         slow: Duration,
@@ -120,20 +136,49 @@ impl Services {
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
-        if is_grpc(&request) {
-            let mut ending = Ending::of(metrics().call(request.uri().path()), slow);
-            let response = self.grpc.call(request).await?;
-            ending.see(response.headers());
-            return Ok(response.map(|body| Answer::Grpc(body, ending)));
+        match (self.grpc, self.pages) {
+            (Some(grpc), _) if is_grpc(&request) => Ok(call(grpc, slow, request).await),
+            (_, Some(mut pages)) => {
+                let response = pages.call(request).await?;
+                Ok(response.map(Answer::Page))
+            }
+            (_, None) => Ok(not_grpc().map(Answer::Page)),
         }
-        let response = self.pages.call(request).await?;
-        Ok(response.map(Answer::Page))
     }
+
+    fn has_pages(&self) -> bool {
+        self.pages.is_some()
+    }
+}
+
+/// A gRPC call, counted, and logged if it is slow.
+pub async fn call<B>(
+    mut grpc: Routes,
+    slow: Duration,
+    request: http::Request<B>,
+) -> http::Response<Answer>
+where
+    B: hyper::body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut ending = Ending::of(metrics().call(request.uri().path()), slow);
+    let Ok(response) = grpc.call(request).await;
+    ending.see(response.headers());
+    response.map(|body| Answer::Grpc(body, ending))
+}
+
+/// On a port that serves gRPC alone.
+fn not_grpc() -> http::Response<axum::body::Body> {
+    let mut response = http::Response::new(axum::body::Body::empty());
+    *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
 }
 
 fn is_grpc(request: &http::Request<Incoming>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    // Over HTTP/1.1 it is a page's affair, whatever it calls itself.
+    request.version() == http::Version::HTTP_2
+        && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Accepts until shutdown begins, then drains; returns when no connection is left.
@@ -248,11 +293,15 @@ impl Connection {
         let Some((protocol, stream)) = opened else {
             return Ok(());
         };
+        if protocol == Protocol::Http1 && !self.services.has_pages() {
+            return Err(ConnectionError::NotGrpc);
+        }
         let builder = builder(protocol, &self.limits);
         let (services, slow) = (self.services, self.limits.slow_request);
         let answer =
             service_fn(move |request| services.clone().answer(request, peer.clone(), slow));
-        let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), answer));
+        let mut serving =
+            std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), answer));
         let ended = tokio::select! {
             ended = serving.as_mut() => ended,
             () = self.shutdown.begun() => {

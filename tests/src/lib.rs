@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod differential;
 pub mod guests;
 pub mod interop;
+pub mod http;
 pub mod links;
 pub mod load;
 pub mod model;

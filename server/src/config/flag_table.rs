@@ -138,7 +138,9 @@ const fn protection(kind: Kind, name: &'static str, unless: &'static str) -> Fla
     }
 }
 
-use Group::{Auth, Clustering, Features, Keys, Logging, Member, Monitoring, Tracing, Unsafe};
+use Group::{
+    Auth, Clustering, Features, Keys, Logging, Member, Monitoring, Security, Tracing, Unsafe,
+};
 use Kind::{Bool, Duration, Signed, Text, Unsigned};
 
 pub const FLAGS: &[FlagSpec] = &[
@@ -200,7 +202,14 @@ pub const FLAGS: &[FlagSpec] = &[
         "http://localhost:2379",
         "List of URLs to listen on for client traffic, gRPC and HTTP on one port (http, unix).",
     ),
-    absent(Member, Text, "listen-client-http-urls", ""),
+    works(
+        Member,
+        Text,
+        "listen-client-http-urls",
+        "",
+        "List of URLs to listen on for http-only client traffic; the client URLs then serve gRPC \
+         alone.",
+    ),
     meaningless(Member, Unsigned, "max-snapshots"),
     meaningless(Member, Unsigned, "max-wals"),
     absent(Member, Bool, "memory-mlock", "false"),
@@ -259,11 +268,23 @@ pub const FLAGS: &[FlagSpec] = &[
         "Set SO_REUSEPORT on listeners, so that several processes may share a port.",
     ),
     meaningless(Member, Bool, "socket-reuse-address"),
-    absent(Member, Bool, "enable-grpc-gateway", "false"),
+    works(
+        Member,
+        Bool,
+        "enable-grpc-gateway",
+        "true",
+        "Serve the JSON gateway under /v3/.",
+    ),
     meaningless(Member, Duration, "raft-read-timeout"),
     meaningless(Member, Duration, "raft-write-timeout"),
     absent(Member, Text, "feature-gates", ""),
-    absent(Member, Text, "config-file", ""),
+    works(
+        Member,
+        Text,
+        "config-file",
+        "",
+        "Path to a YAML file with etcd's keys; flags and variables beside it are ignored.",
+    ),
     works(
         Keys,
         Text,
@@ -351,7 +372,13 @@ pub const FLAGS: &[FlagSpec] = &[
     absent(Clustering, Text, "discovery-proxy", ""),
     absent(Clustering, Text, "discovery-srv", ""),
     absent(Clustering, Text, "discovery-srv-name", ""),
-    absent(Clustering, Bool, "strict-reconfig-check", "true"),
+    works(
+        Clustering,
+        Bool,
+        "strict-reconfig-check",
+        "true",
+        "Reject reconfiguration requests that would cause quorum loss.",
+    ),
     absent(Clustering, Bool, "pre-vote", "true"),
     absent(Clustering, Text, "auto-compaction-retention", "0"),
     absent(Clustering, Text, "auto-compaction-mode", "periodic"),
@@ -379,14 +406,40 @@ pub const FLAGS: &[FlagSpec] = &[
     protection(Text, "cipher-suites", ""),
     protection(Text, "tls-min-version", ""),
     protection(Text, "tls-max-version", ""),
-    protection(Text, "cors", "*"),
-    protection(Text, "host-whitelist", "*"),
+    works(
+        Security,
+        Text,
+        "cors",
+        "*",
+        "Comma-separated list of origins for CORS, or cross-origin resource sharing (empty or * \
+         means allow all).",
+    ),
+    works(
+        Security,
+        Text,
+        "host-whitelist",
+        "*",
+        "Comma-separated list of acceptable hostnames from HTTP client requests, if the server is \
+         not secure (empty or * means allow all).",
+    ),
     absent(Auth, Text, "auth-token", "simple"),
     absent(Auth, Unsigned, "auth-token-ttl", "300"),
     meaningless(Auth, Unsigned, "bcrypt-cost"),
     absent(Monitoring, Bool, "enable-pprof", "false"),
-    absent(Monitoring, Text, "metrics", "basic"),
-    absent(Monitoring, Text, "listen-metrics-urls", ""),
+    works(
+        Monitoring,
+        Text,
+        "metrics",
+        "basic",
+        "Set level of detail for exported metrics; extensive includes how long gRPC calls take.",
+    ),
+    works(
+        Monitoring,
+        Text,
+        "listen-metrics-urls",
+        "",
+        "List of URLs to listen on for the /metrics and /health endpoints, besides the client URLs.",
+    ),
     works(
         Logging,
         Text,
@@ -406,11 +459,32 @@ pub const FLAGS: &[FlagSpec] = &[
         Text,
         "log-outputs",
         "default",
-        "Where the log goes: default or stderr.",
+        "Where the log goes: default (stderr), or a list of stderr, stdout and files, or \
+         systemd/journal alone.",
     ),
-    meaningless(Logging, Text, "logger"),
-    absent(Logging, Bool, "enable-log-rotation", "false"),
-    meaningless(Logging, Text, "log-rotation-config-json"),
+    works(
+        Logging,
+        Text,
+        "logger",
+        "zap",
+        "The form of the log's lines; only etcd's, zap.",
+    ),
+    works(
+        Logging,
+        Bool,
+        "enable-log-rotation",
+        "false",
+        "Set the one file among --log-outputs aside when it is full.",
+    ),
+    works(
+        Logging,
+        Text,
+        "log-rotation-config-json",
+        "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \
+         \"compress\": false}",
+        "When (maxsize in MB) and for how long (maxage in days, maxbackups in files; 0: for ever), \
+         and whether compressed (gzip).",
+    ),
     works(
         Logging,
         Duration,
@@ -447,7 +521,13 @@ pub const FLAGS: &[FlagSpec] = &[
         "Interval of the progress notifications that a watch may ask for (at least 100ms).",
     ),
     meaningless(Features, Unsigned, "bootstrap-defrag-threshold-megabytes"),
-    absent(Features, Signed, "max-learners", "1"),
+    works(
+        Features,
+        Signed,
+        "max-learners",
+        "1",
+        "Maximum number of learners that can be in the cluster membership.",
+    ),
     meaningless(Features, Duration, "downgrade-check-time"),
     absent(Unsafe, Bool, "force-new-cluster", "false"),
     absent(Unsafe, Bool, "unsafe-no-fsync", "false"),

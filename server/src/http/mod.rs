@@ -1,11 +1,15 @@
-//! The pages beside gRPC on the client port: health, version, metrics.
+//! HTTP beside gRPC on the client port: the JSON gateway, and the pages for health, version and
+//! metrics.
 //!
 //! Promise: paths, methods, bodies and codes are etcd's; a healthy answer was earned by a read
-//! that went the way of every client's; no request body is ever read.
+//! that went the way of every client's; no page but the gateway's reads a request body.
 //! Not known here: raft, storage and keys; a [`Node`] answers for them.
 
+mod front_door;
+mod gateway;
 mod health;
 mod node;
+mod variables;
 
 use axum::Router;
 use axum::body::Body;
@@ -17,26 +21,77 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use crate::config::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::metrics;
 
-pub use node::{AlarmKind, Condition, MemberAlarm, Node};
+pub use front_door::FrontDoor;
+pub use gateway::Gateway;
+pub use node::{AlarmKind, Cluster, Condition, ListedMember, MemberAlarm, Node};
 
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NOSNIFF: (HeaderName, HeaderValue) =
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 
-/// All pages of a member.
-pub fn pages<N: Node>(node: N) -> Router {
-    let metrics_of = node.clone();
-    health::routes(node)
+/// Everything on a client port but gRPC; without a gateway, `/v3/` is not there.
+pub fn client_pages<N: Node>(node: N, gateway: Option<Gateway>, door: FrontDoor) -> Router {
+    let variables_of = node.clone();
+    let variables = move |method| variables::page(variables_of.clone(), method);
+    let mut router = observed(node)
         .route("/version", any(version))
-        .route("/metrics", any(move || metrics_page(metrics_of.clone())))
+        .route("/debug/vars", any(variables));
+    if let Some(gateway) = gateway {
+        router = router.merge(gateway.router());
+    }
+    door.before(router.fallback(not_found))
+}
+
+/// What a port of `--listen-metrics-urls` tells.
+pub fn metrics_pages<N: Node>(node: N) -> Router {
+    observed(node).fallback(not_found)
+}
+
+fn observed<N: Node>(node: N) -> Router {
+    let metrics_of = node.clone();
+    health::routes(node).route("/metrics", any(move || metrics_page(metrics_of.clone())))
+}
+
+/// What a peer port tells everybody: the version, and who the members are.
+pub fn peer_pages<C: Cluster>(cluster: C) -> Router {
+    Router::new()
+        .route("/version", any(version))
+        .route(
+            "/members",
+            any(move |request| members(cluster.clone(), request)),
+        )
         .fallback(not_found)
 }
 
-/// Only what a peer port tells everybody.
-pub fn peer_pages() -> Router {
-    Router::new()
-        .route("/version", any(version))
-        .fallback(not_found)
+async fn members<C: Cluster>(cluster: C, request: Request) -> Response<Body> {
+    if request.method() != Method::GET {
+        return method_not_allowed();
+    }
+    let (cluster_id, members) = (cluster.id(), cluster.members());
+    let members: Vec<serde_json::Value> = members.iter().map(listed).collect();
+    let body = format!("{}\n", serde_json::Value::Array(members));
+    let json = HeaderValue::from_static("application/json");
+    let mut response = answer(StatusCode::OK, json, body);
+    if let Ok(id) = HeaderValue::from_str(&format!("{cluster_id:x}")) {
+        let name = HeaderName::from_static("x-etcd-cluster-id");
+        response.headers_mut().insert(name, id);
+    }
+    response
+}
+
+/// etcd leaves out what is empty or false.
+fn listed(member: &ListedMember) -> serde_json::Value {
+    let mut shown = serde_json::json!({ "id": member.id, "peerURLs": member.peer_urls });
+    if member.is_learner {
+        shown["isLearner"] = true.into();
+    }
+    if !member.name.is_empty() {
+        shown["name"] = member.name.clone().into();
+    }
+    if !member.client_urls.is_empty() {
+        shown["clientURLs"] = member.client_urls.clone().into();
+    }
+    shown
 }
 
 async fn version(request: Request) -> Response<Body> {

@@ -4,30 +4,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use axum::Router;
 use parking_lot::Mutex;
 use proto::sealkv::peer as pb;
+use sd_notify::NotifyState;
 use tonic::service::Routes;
 
-use super::StartError;
 use super::bootstrap::{self, Opened};
-use super::pages::PagesNode;
+use super::pages::{PagesCluster, PagesNode};
 use super::plugins::Plugins;
+use super::{StartError, join};
 use crate::access::{Door, Internal, Permitted};
 use crate::apply::Machine;
 use crate::command::PublishMember;
 use crate::config::{Config, MemberUrl};
+use crate::http::{FrontDoor, Gateway};
 use crate::key_service::{KeyService, KeyringFollower};
 use crate::lease::lessor::ttl_seconds_min;
-use crate::raft::{Consensus, Identity, Lane, Node, NodeOptions, PeerService, Peers};
+use crate::metrics::metrics;
+use crate::raft::{
+    Consensus, Expelled, Identity, Lane, Node, NodeOptions, PeerService, Peers, Rules,
+};
 use crate::rpc::{Edge, Limits};
 use crate::seal::Sealer;
 use crate::serve::{self, Endpoint, Listener, Services, Workers};
 use crate::shutdown::Shutdown;
+use crate::storage::DataDir;
 use crate::storage::log::RaftLog;
 use crate::watch::Hub;
 
 /// How long a new member waits for an answer when it asks its peers whether they know it.
 const KNOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a member goes on after it has learned that it was removed (etcd: 1 s).
+const REMOVED_SERVES_FOR: Duration = Duration::from_secs(1);
 /// Between attempts to publish this member's name and client URLs.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 
@@ -36,12 +45,20 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         what: "cannot listen for signals",
         source,
     })?;
+    if config.extensive_metrics {
+        metrics().time_calls();
+    }
     let peer_listeners = listen(&config.listen_peer_urls, &config)?;
-    let client_listeners = listen(&config.listen_client_urls, &config)?;
+    let client_listeners = ClientListeners {
+        grpc: listen(&config.listen_client_urls, &config)?,
+        http: listen(&config.listen_client_http_urls, &config)?,
+        metrics: listen(&config.listen_metrics_urls, &config)?,
+    };
+    let path = config.data_dir.clone();
+    let directory = aside(move || Ok(DataDir::open(&path)?)).await?;
+    let place = join::find(&config, &directory).await?;
     let opening = config.clone();
-    let opened = tokio::task::spawn_blocking(move || bootstrap::open(&opening))
-        .await
-        .map_err(|error| StartError::Raft(error.to_string()))??;
+    let opened = aside(move || bootstrap::open(&opening, directory, place)).await?;
     let member = Member::start(&config, opened).await?;
     let workers = Arc::new(Workers::start_per_core().map_err(|source| StartError::Io {
         what: "cannot start threads",
@@ -63,6 +80,14 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
     ended
 }
 
+/// Work that blocks.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StartError::Raft(error.to_string()))?
+}
+
 fn listen(urls: &[MemberUrl], config: &Config) -> Result<Vec<Listener>, StartError> {
     urls.iter()
         .map(|url| {
@@ -72,6 +97,14 @@ fn listen(urls: &[MemberUrl], config: &Config) -> Result<Vec<Listener>, StartErr
             })
         })
         .collect()
+}
+
+/// What clients and operators connect to.
+struct ClientListeners {
+    /// gRPC, and HTTP too if that has no listeners of its own.
+    grpc: Vec<Listener>,
+    http: Vec<Listener>,
+    metrics: Vec<Listener>,
 }
 
 struct Member {
@@ -92,15 +125,14 @@ impl Member {
             machine,
             log,
             bootstrap,
+            may_know,
         } = opened;
         let storage_keys = member_key.storage_keys().clone();
         let view = Arc::new(ArcSwap::new(machine.view()));
         let peers = Peers::new(identity.clone(), view.clone(), config.election_timeout);
-        if let Some(members) = &bootstrap {
-            let others = members.iter().filter(|(id, _)| **id != identity.member_id);
-            for (id, (_, urls)) in others {
-                refuse_if_known(&peers, &identity, *id, urls).await?;
-            }
+        let others = may_know.iter();
+        for (id, (_, urls)) in others.filter(|(id, _)| **id != identity.member_id) {
+            refuse_if_known(&peers, &identity, *id, urls).await?;
         }
         refuse_hole(&log, &machine)?;
         let sealer = Sealer::new();
@@ -135,6 +167,7 @@ impl Member {
         let edge = Edge {
             replica: Arc::new(consensus.clone()),
             key_admin: Arc::new(keys.clone()),
+            cluster: Arc::new(consensus.clone()),
             sealer,
             hub,
             door: Door::new(),
@@ -156,32 +189,67 @@ impl Member {
         workers: &Arc<Workers>,
         end: &Shutdown,
     ) -> Vec<tokio::task::JoinHandle<()>> {
-        let services = Services::new(self.peers.clone(), crate::http::peer_pages());
+        let pages = crate::http::peer_pages(PagesCluster(self.consensus.clone()));
+        let services = Services::new(self.peers.clone(), pages);
         let limits = serve::Limits::new(u32::MAX, config.keepalive);
         serve_all(Endpoint::Peer, listeners, &services, workers, limits, end)
+    }
+
+    /// From the start on, so that a member that does not get ready can say why.
+    fn serve_metrics(
+        &self,
+        config: &Config,
+        listeners: Vec<Listener>,
+        workers: &Arc<Workers>,
+        end: &Shutdown,
+    ) -> Vec<tokio::task::JoinHandle<()>> {
+        for listener in &listeners {
+            tracing::info!(address = %listener.url(), "serving metrics");
+        }
+        let services = Services::pages_alone(crate::http::metrics_pages(self.pages_node()));
+        let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive);
+        serve_all(Endpoint::Client, listeners, &services, workers, limits, end)
+    }
+
+    fn pages_node(&self) -> PagesNode {
+        PagesNode {
+            edge: self.edge.clone(),
+        }
+    }
+
+    fn client_pages(&self, config: &Config, routes: &Routes, shutdown: &Shutdown) -> Router {
+        let gateway = config.json_gateway.then(|| {
+            let slow = config.warning_unary_request_duration;
+            let bytes_max = config.message_bytes_max();
+            Gateway::new(routes.clone(), bytes_max, slow, shutdown.clone())
+        });
+        let door = FrontDoor {
+            origins: config.cors.clone(),
+            hosts: config.host_whitelist.clone(),
+        };
+        crate::http::client_pages(self.pages_node(), gateway, door)
     }
 
     /// From the first election to the request to stop.
     async fn live(
         &self,
         config: &Config,
-        listeners: Vec<Listener>,
+        listeners: ClientListeners,
         workers: &Arc<Workers>,
         shutdown: &Shutdown,
     ) -> Result<(), StartError> {
         let consensus = &self.consensus;
+        let mut tasks = self.serve_metrics(config, listeners.metrics, workers, shutdown);
         tokio::spawn(self.keys.clone().run());
         tokio::spawn(consensus.clone().watch_leases(config.election_timeout));
         tokio::spawn(consensus.clone().schedule_snapshots(config.snapshot_count));
+        tokio::spawn(consensus.clone().watch_peers(config.election_timeout));
+        tokio::spawn(consensus.clone().watch_members());
         self.plugins.start();
         tokio::spawn(publish(consensus.clone(), config.clone()));
-        let mut expelled = consensus.peers().expelled();
-        let member = consensus.member_id();
         let trouble = async {
             tokio::select! {
-                _ = expelled.wait_for(|expelled| *expelled) => {
-                    StartError::AlreadyBootstrapped { member }
-                }
+                why = expulsion(consensus) => why,
                 reason = consensus.failed() => StartError::Raft(reason),
             }
         };
@@ -196,33 +264,74 @@ impl Member {
             () = shutdown.begun() => return Ok(()),
             error = &mut trouble => return Err(error),
         }
-        let pages = crate::http::pages(PagesNode {
-            edge: self.edge.clone(),
-        });
         let routes = self.edge.services(Some(self.plugins.service(&self.edge)));
-        let services = Services::new(routes, pages);
+        let pages = self.client_pages(config, &routes, shutdown);
         let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive)
             .with_slow_request(config.warning_unary_request_duration);
-        for listener in &listeners {
+        for listener in listeners.grpc.iter().chain(&listeners.http) {
             tracing::info!(listener = %listener.url(), "ready to serve client requests");
         }
-        let tasks = serve_all(
-            Endpoint::Client,
-            listeners,
-            &services,
-            workers,
-            limits,
-            shutdown,
-        );
+        let main = if listeners.http.is_empty() {
+            Services::new(routes, pages.clone())
+        } else {
+            Services::grpc_alone(routes)
+        };
+        let http = Services::pages_alone(pages);
+        for (listeners, services) in [(listeners.grpc, main), (listeners.http, http)] {
+            let client = Endpoint::Client;
+            tasks.extend(serve_all(
+                client, listeners, &services, workers, limits, shutdown,
+            ));
+        }
+        tell_supervisor(NotifyState::Ready);
         let ended = tokio::select! {
             () = shutdown.begun() => Ok(()),
-            error = &mut trouble => Err(error),
+            error = &mut trouble => served_until(error, shutdown).await,
         };
+        tell_supervisor(NotifyState::Stopping);
         shutdown.begin();
         for task in tasks {
             let _ = task.await;
         }
         ended
+    }
+}
+
+/// Why this member must not take part any more, once that is so.
+async fn expulsion(consensus: &Consensus) -> StartError {
+    let member = consensus.member_id();
+    let mut expelled = consensus.peers().expelled();
+    let why = expelled.wait_for(Option::is_some).await.map(|why| *why);
+    match why {
+        Ok(Some(Expelled::Removed)) => StartError::Removed,
+        Ok(Some(Expelled::LostDirectory)) => StartError::AlreadyBootstrapped { member },
+        // Whoever could tell has gone: the end is near by another way.
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
+}
+
+/// To be removed while one serves is a regular end: requests get a moment, as in etcd.
+async fn served_until(error: StartError, shutdown: &Shutdown) -> Result<(), StartError> {
+    if !matches!(error, StartError::Removed) {
+        return Err(error);
+    }
+    let moment = tokio::time::sleep(REMOVED_SERVES_FOR);
+    tokio::select! {
+        () = moment => {}
+        () = shutdown.begun() => {}
+    }
+    tracing::warn!(
+        error = "the member has been permanently removed from the cluster",
+        "server error"
+    );
+    tracing::warn!("data-dir used by this member must be removed");
+    Ok(())
+}
+
+/// systemd, if it has started this process and wants to know.
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "failed to notify systemd");
     }
 }
 
@@ -267,7 +376,11 @@ async fn refuse_if_known(
         }
         Err(status) => {
             peers.note(&status);
-            *peers.expelled().borrow()
+            let expelled = *peers.expelled().borrow();
+            if expelled == Some(Expelled::Removed) {
+                return Err(StartError::Removed);
+            }
+            expelled.is_some()
         }
     };
     if known_elsewhere {
@@ -325,6 +438,10 @@ fn node_options(config: &Config) -> NodeOptions {
         snapshot_catchup_entries: config.snapshot_catchup_entries,
         request_timeout: config.request_timeout(),
         slow_apply: config.warning_apply_duration,
+        rules: Rules {
+            strict: config.strict_reconfig_check,
+            learners_max: config.learners_max,
+        },
     }
 }
 
