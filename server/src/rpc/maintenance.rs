@@ -202,11 +202,14 @@ fn alarm_member((kind, member_id): AlarmPair) -> pb::AlarmMember {
     pb::AlarmMember { member_id, alarm }
 }
 
-/// As Go prints an `AlarmMember`.
+/// As Go prints an `AlarmMember`: what is not set is left out.
 fn alarm_text((kind, member): AlarmPair) -> String {
     let name = match kind {
         AlarmKind::NoSpace => "NOSPACE",
         AlarmKind::Corrupt => "CORRUPT",
     };
-    format!("memberID:{member} alarm:{name} ")
+    match member {
+        0 => format!("alarm:{name}"),
+        member => format!("memberID:{member} alarm:{name}"),
+    }
 }

@@ -4,7 +4,8 @@
 //! - the seconds a lease has left, by a few (the servers are asked one after the other);
 //! - the order of a lease's keys and of the list of leases (etcd walks a hash map, and expiries a moment apart);
 //! - the pieces in which a stream of a range comes (what they hold together, and what only the last may carry, is compared);
-//! - sizes, raft's indexes and terms, and the leader's id in a status (only whether they are set is compared);
+//! - sizes, raft's indexes and terms, and the leader's id in a status (only whether they are set is compared, and of
+//!   the bytes in use nothing: an empty store of etcd's has some);
 //! - the hash of a store, which is of etcd's bytes (what revision it is of, and from where, is compared);
 //! - ids, names and URLs of members, and how many there are (only whether they are set is compared);
 //! - `lease` of a record read with `keys_only`: etcd 3.7 forgets it (etcd-io/etcd#22209), sealkv tells it.
@@ -146,9 +147,8 @@ pub(super) fn stream(
 
 pub(super) fn status(mut response: pb::StatusResponse) -> pb::StatusResponse {
     header(&mut response.header);
-    for size in [&mut response.db_size, &mut response.db_size_in_use] {
-        *size = i64::from(*size > 0);
-    }
+    response.db_size = i64::from(response.db_size > 0);
+    response.db_size_in_use = 0;
     let numbers = [
         &mut response.leader,
         &mut response.raft_index,

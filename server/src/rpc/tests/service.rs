@@ -70,7 +70,7 @@ async fn status_has_every_field_of_etcds() {
     assert!(status.raft_index >= status.raft_applied_index && status.raft_applied_index > 0);
     assert!(status.db_size > 0 && status.db_size_in_use > 0);
     assert_eq!(status.db_size_quota, 2_147_483_648);
-    assert_eq!(status.errors, ["memberID:9 alarm:NOSPACE "]);
+    assert_eq!(status.errors, ["memberID:9 alarm:NOSPACE"]);
     assert_eq!(status.downgrade_info, Some(pb::DowngradeInfo::default()));
 }
 

@@ -20,7 +20,11 @@ async fn connect(endpoints: &[String]) -> Result<Client, Error> {
         std::env::var("INTEROP_USER"),
         std::env::var("INTEROP_PASSWORD"),
     ) {
-        (Ok(user), Ok(password)) => Some(ConnectOptions::new().with_user(user, password)),
+        (Ok(user), Ok(password)) => Some(
+            ConnectOptions::new()
+                .with_user(user, password)
+                .with_auto_token_refresh(true),
+        ),
         _ => None,
     };
     Client::connect(endpoints, options).await
