@@ -23,7 +23,6 @@ use crate::mvcc::read_view::ReadView;
 use crate::replica::MoveLeader;
 use crate::seal::SealerError;
 
-
 type AlarmPair = (AlarmKind, u64);
 
 #[tonic::async_trait]

@@ -163,7 +163,7 @@ pub(super) fn status(mut response: pb::StatusResponse) -> pb::StatusResponse {
 
 pub(super) fn hash_kv(mut response: pb::HashKvResponse) -> pb::HashKvResponse {
     header(&mut response.header);
-    response.hash = u32::from(response.hash != 0);
+    response.hash = 0;
     response
 }
 
