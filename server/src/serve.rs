@@ -8,6 +8,7 @@
 mod answer;
 mod listener;
 mod opening;
+mod tls_client;
 mod workers;
 
 use std::io;
@@ -31,9 +32,10 @@ use crate::metrics::metrics;
 use crate::shutdown::Shutdown;
 
 pub use answer::Answer;
-use answer::Ending;
+use answer::{Asked, Ending};
 pub use listener::{Accepted, ListenError, Listener, listen};
 use opening::Protocol;
+pub use tls_client::TlsClient;
 pub use workers::Workers;
 
 /// Streams that a client resets before they were looked at. A burst of cancelled calls is
@@ -158,10 +160,12 @@ pub async fn call<B>(
     request: http::Request<B>,
 ) -> http::Response<Answer>
 where
-    B: hyper::body::Body<Data = bytes::Bytes> + Send + 'static,
+    B: hyper::body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut ending = Ending::of(metrics().call(request.uri().path()), slow);
+    let call = metrics().call(request.uri().path());
+    let mut ending = Ending::of(call, request.headers(), slow);
+    let request = request.map(|body| Asked::new(body, call));
     let Ok(response) = grpc.call(request).await;
     ending.see(response.headers());
     response.map(|body| Answer::Grpc(body, ending))

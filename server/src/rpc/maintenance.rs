@@ -216,7 +216,7 @@ fn alarm_member((kind, member_id): AlarmPair) -> pb::AlarmMember {
     pb::AlarmMember { member_id, alarm }
 }
 
-/// As Go prints an `AlarmMember`: what is not set is left out.
+/// As Go prints an `AlarmMember`.
 fn alarm_text((kind, member): AlarmPair) -> String {
     let name = match kind {
         AlarmKind::NoSpace => "NOSPACE",
@@ -224,6 +224,6 @@ fn alarm_text((kind, member): AlarmPair) -> String {
     };
     match member {
         0 => format!("alarm:{name}"),
-        member => format!("memberID:{member} alarm:{name}"),
+        _ => format!("memberID:{member} alarm:{name}"),
     }
 }

@@ -73,10 +73,8 @@ impl Generator {
                 linearizable: self.rng.random(),
             }),
             956..963 => Step::Talk(self.talk()),
-            // An alarm is raised seldom and does not last.
-            963..965 => Step::Alarm(self.alarm(AlarmAction::Activate)),
-            965..985 => Step::Alarm(self.alarm(AlarmAction::Deactivate)),
-            985..987 => Step::Alarm(self.alarm(AlarmAction::Get)),
+            963..965 => Step::Alarm(self.alarm(AlarmAction::Deactivate)),
+            965..967 => Step::Alarm(self.alarm(AlarmAction::Get)),
             _ => Step::Sync,
         }
     }
@@ -222,8 +220,7 @@ impl Generator {
         request
     }
 
-    /// Not NOSPACE: under one of another member's name sealkv raises its own as well when it refuses a write, and
-    /// etcd does not.
+    /// Raised by hand-written scripts alone: what is wrong whatever the state, sealkv says before it looks at alarms.
     fn alarm(&self, action: AlarmAction) -> pb::AlarmRequest {
         pb::AlarmRequest {
             action: action.into(),
