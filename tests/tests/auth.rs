@@ -211,7 +211,8 @@ impl As {
     }
 
     async fn revision(&self) -> u64 {
-        let status = self.auth().auth_status(self.ask(pb::AuthStatusRequest {}));
+        let mut auth = self.auth();
+        let status = auth.auth_status(self.ask(pb::AuthStatusRequest {}));
         status.await.unwrap().into_inner().auth_revision
     }
 
