@@ -214,6 +214,33 @@ impl Client {
             .map(tonic::Response::into_inner)
     }
 
+    pub async fn alarm(&self, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Status> {
+        MaintenanceClient::new(self.channel())
+            .alarm(request)
+            .await
+            .map(tonic::Response::into_inner)
+    }
+
+    pub async fn hash_kv(&self, request: pb::HashKvRequest) -> Result<pb::HashKvResponse, Status> {
+        MaintenanceClient::new(self.channel())
+            .hash_kv(request)
+            .await
+            .map(tonic::Response::into_inner)
+    }
+
+    /// All pieces of a streamed range.
+    pub async fn range_stream(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<Vec<pb::RangeStreamResponse>, Status> {
+        let mut stream = self.kv().range_stream(request).await?.into_inner();
+        let mut pieces = Vec::new();
+        while let Some(piece) = stream.message().await? {
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    }
+
     pub async fn member_list(&self, linearizable: bool) -> Result<pb::MemberListResponse, Status> {
         ClusterClient::new(self.channel())
             .member_list(pb::MemberListRequest { linearizable })
@@ -293,30 +320,32 @@ impl Answers {
 }
 
 impl WatchStream {
-    async fn send(&self, request: pb::watch_request::RequestUnion) {
+    pub async fn send(&self, request: pb::WatchRequest) {
         // A stream that the server has ended shows it in its next answer.
-        let _ = self
-            .requests
-            .send(pb::WatchRequest {
-                request_union: Some(request),
-            })
-            .await;
+        let _ = self.requests.send(request).await;
+    }
+
+    async fn say(&self, request: pb::watch_request::RequestUnion) {
+        self.send(pb::WatchRequest {
+            request_union: Some(request),
+        })
+        .await;
     }
 
     pub async fn create(&self, create: pb::WatchCreateRequest) {
-        self.send(pb::watch_request::RequestUnion::CreateRequest(create))
+        self.say(pb::watch_request::RequestUnion::CreateRequest(create))
             .await;
     }
 
     pub async fn cancel(&self, watch_id: i64) {
-        self.send(pb::watch_request::RequestUnion::CancelRequest(
+        self.say(pb::watch_request::RequestUnion::CancelRequest(
             pb::WatchCancelRequest { watch_id },
         ))
         .await;
     }
 
     pub async fn ask_progress(&self) {
-        self.send(pb::watch_request::RequestUnion::ProgressRequest(
+        self.say(pb::watch_request::RequestUnion::ProgressRequest(
             pb::WatchProgressRequest {},
         ))
         .await;
@@ -324,12 +353,7 @@ impl WatchStream {
 
     /// A request with no union set, which servers ignore.
     pub async fn send_nothing(&self) {
-        let _ = self
-            .requests
-            .send(pb::WatchRequest {
-                request_union: None,
-            })
-            .await;
+        self.send(pb::WatchRequest::default()).await;
     }
 
     /// The next message; fails the test if none comes.

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use proto::etcdserverpb as pb;
+use proto::etcdserverpb::auth_client::AuthClient;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{ChildStdin, ChildStdout, Command};
 
@@ -33,6 +35,24 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     );
     eprintln!("skipped: {name} is missing (tests/interop/setup.sh installs it)");
     None
+}
+
+/// Turns authentication on, with [`USER`] as the one who may do everything.
+pub async fn require_login(cluster: &Cluster) {
+    let mut auth = AuthClient::new(cluster.client().await.channel());
+    let user = pb::AuthUserAddRequest {
+        name: USER.into(),
+        password: PASSWORD.into(),
+        ..Default::default()
+    };
+    auth.user_add(user).await.expect("a user is added");
+    let grant = pb::AuthUserGrantRoleRequest {
+        user: USER.into(),
+        role: "root".into(),
+    };
+    auth.user_grant_role(grant).await.expect("root is granted");
+    let enabled = auth.auth_enable(pb::AuthEnableRequest {}).await;
+    enabled.expect("authentication is turned on");
 }
 
 /// A program that plays its scenarios against a cluster.

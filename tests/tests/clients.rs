@@ -50,68 +50,91 @@ fn java() -> Option<Program> {
     Some(java.argument(classes).argument("Scenario"))
 }
 
-async fn drive(program: Option<Program>, members: usize) {
+/// Whether clients have to log in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Auth {
+    Off,
+    On,
+}
+
+async fn drive(program: Option<Program>, members: usize, auth: Auth) {
     let Some(program) = program else { return };
-    let mut cluster = Cluster::plan().members(members).start().await;
-    program.drive(&mut cluster).await;
+    let plan = Cluster::plan().members(members);
+    if auth == Auth::Off {
+        program.drive(&mut plan.start().await).await;
+        return;
+    }
+    // Who logs in at the start of a scenario may work for longer than a token lives.
+    let mut cluster = plan.flag("--auth-token-ttl=3").start().await;
+    interop::require_login(&cluster).await;
+    program.logged_in().drive(&mut cluster).await;
 }
 
-#[tokio::test]
-async fn etcds_go_client_and_its_packages_against_one_member() {
-    drive(go(), 1).await;
+/// One member and three, without and with authentication, for each program.
+macro_rules! drives {
+    ($($program:ident { $one:ident $three:ident $one_logged_in:ident $three_logged_in:ident })*) => {$(
+        #[tokio::test]
+        async fn $one() {
+            drive($program(), 1, Auth::Off).await;
+        }
+
+        #[tokio::test]
+        async fn $three() {
+            drive($program(), 3, Auth::Off).await;
+        }
+
+        #[tokio::test]
+        async fn $one_logged_in() {
+            drive($program(), 1, Auth::On).await;
+        }
+
+        #[tokio::test]
+        async fn $three_logged_in() {
+            drive($program(), 3, Auth::On).await;
+        }
+    )*};
 }
 
-#[tokio::test]
-async fn etcds_go_client_and_its_packages_against_three_members() {
-    drive(go(), 3).await;
+drives! {
+    go {
+        etcds_go_client_and_its_packages_against_one_member
+        etcds_go_client_and_its_packages_against_three_members
+        etcds_go_client_logged_in_at_one_member
+        etcds_go_client_logged_in_at_three_members
+    }
+    rust {
+        the_etcd_client_crate_against_one_member
+        the_etcd_client_crate_against_three_members
+        the_etcd_client_crate_logged_in_at_one_member
+        the_etcd_client_crate_logged_in_at_three_members
+    }
+    java {
+        jetcd_against_one_member
+        jetcd_against_three_members
+        jetcd_logged_in_at_one_member
+        jetcd_logged_in_at_three_members
+    }
+    node {
+        node_etcd3_against_one_member
+        node_etcd3_against_three_members
+        node_etcd3_logged_in_at_one_member
+        node_etcd3_logged_in_at_three_members
+    }
+    aetcd {
+        python_aetcd_against_one_member
+        python_aetcd_against_three_members
+        python_aetcd_logged_in_at_one_member
+        python_aetcd_logged_in_at_three_members
+    }
 }
 
-#[tokio::test]
-async fn the_etcd_client_crate_against_one_member() {
-    drive(rust(), 1).await;
-}
-
-#[tokio::test]
-async fn the_etcd_client_crate_against_three_members() {
-    drive(rust(), 3).await;
-}
-
-#[tokio::test]
-async fn jetcd_against_one_member() {
-    drive(java(), 1).await;
-}
-
-#[tokio::test]
-async fn jetcd_against_three_members() {
-    drive(java(), 3).await;
-}
-
-#[tokio::test]
-async fn node_etcd3_against_one_member() {
-    drive(node(), 1).await;
-}
-
-#[tokio::test]
-async fn node_etcd3_against_three_members() {
-    drive(node(), 3).await;
-}
-
+// It logs in over TLS alone: its tokens are call credentials, which gRPC gives to no open channel.
 #[tokio::test]
 async fn python_etcd3_against_one_member() {
-    drive(etcd3(), 1).await;
+    drive(etcd3(), 1, Auth::Off).await;
 }
 
 #[tokio::test]
 async fn python_etcd3_against_three_members() {
-    drive(etcd3(), 3).await;
-}
-
-#[tokio::test]
-async fn python_aetcd_against_one_member() {
-    drive(aetcd(), 1).await;
-}
-
-#[tokio::test]
-async fn python_aetcd_against_three_members() {
-    drive(aetcd(), 3).await;
+    drive(etcd3(), 3, Auth::Off).await;
 }

@@ -207,9 +207,7 @@ impl Edge {
                 {
                     guard_failed |= reason == NoEffect::Guard;
                 }
-                Err(NotApplied::Refused(crate::command::Refusal::NoSpace)) => {
-                    return Err(self.no_space());
-                }
+                // Refused under an alarm, which is raised already: etcd raises no other.
                 Err(error) => return Err(error.into()),
             }
         }

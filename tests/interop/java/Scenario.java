@@ -342,7 +342,6 @@ public final class Scenario {
       must(again(() -> other.getKVClient().get(key)).getCount() == 1, "the leased key is gone; " + renewals);
       ask("restart");
     }
-    again(() -> client.getLeaseClient().revoke(lease));
   }
 
   public static void main(String[] arguments) throws Exception {

@@ -17,6 +17,9 @@ const TOLD_WITHIN: Duration = Duration::from_secs(20);
 /// A progress request is answered only when the watch is in step, so it is repeated.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
+/// An id that no script chooses.
+const LAST_WATCH: i64 = 1_000_000;
+
 pub struct Session {
     client: Client,
     /// The newest revision any answer had.
@@ -106,6 +109,23 @@ impl Session {
                 self.answered(answer, |response| &mut response.header)
             }
             Step::Leases => Answer::of_result(self.client.leases().await.map(normalise::leases)),
+            Step::RangeStream(request) => {
+                let pieces = self.client.range_stream(request.clone()).await;
+                Answer::of_result(pieces.map(|pieces| normalise::stream(request, pieces)))
+            }
+            Step::Alarm(request) => {
+                let answer = self.client.alarm(*request).await;
+                self.answered(answer, |response| &mut response.header)
+            }
+            Step::Status => Answer::of_result(self.client.status().await.map(normalise::status)),
+            Step::HashKv(request) => {
+                Answer::of_result(self.client.hash_kv(*request).await.map(normalise::hash_kv))
+            }
+            Step::Members(request) => {
+                let answer = self.client.member_list(request.linearizable).await;
+                Answer::of_result(answer.map(normalise::members))
+            }
+            Step::Talk(requests) => self.talk(requests).await,
             Step::Watch { slot, create } => self.watch(*slot, create).await,
             Step::Unwatch { slot } => match self.watches.remove(slot) {
                 Some(mut watch) => Answer::of(&watch.told_up_to(self.revision).await),
@@ -151,6 +171,34 @@ impl Session {
         let answer = Answer::of_result(created);
         self.watches.insert(slot, watch);
         answer
+    }
+
+    /// What a server says of creating and cancelling, up to the watch that is created last.
+    async fn talk(&self, requests: &[pb::WatchRequest]) -> Answer {
+        let mut stream = self.client.watch_stream();
+        for request in requests {
+            stream.send(request.clone()).await;
+        }
+        stream
+            .create(pb::WatchCreateRequest {
+                key: "the end".into(),
+                watch_id: LAST_WATCH,
+                ..Default::default()
+            })
+            .await;
+        let mut told = Vec::new();
+        loop {
+            match stream.next().await {
+                Ok(message) if message.watch_id == LAST_WATCH => return Answer::of(&told),
+                Ok(mut message) if message.created || message.canceled => {
+                    normalise::header(&mut message.header);
+                    told.push(message);
+                }
+                // Nobody writes meanwhile; what a watch is told is compared elsewhere.
+                Ok(_) => {}
+                Err(status) => return Answer::of(&(told, status.code(), status.message())),
+            }
+        }
     }
 
     async fn sync(&mut self) -> Vec<(u32, Told)> {

@@ -18,6 +18,13 @@ pub enum Step {
     TimeToLive(pb::LeaseTimeToLiveRequest),
     KeepAlive(pb::LeaseKeepAliveRequest),
     Leases,
+    RangeStream(pb::RangeRequest),
+    Alarm(pb::AlarmRequest),
+    Status,
+    HashKv(pb::HashKvRequest),
+    Members(pb::MemberListRequest),
+    /// Says all of it on one watch stream; what the server answers of creating and cancelling is compared.
+    Talk(Vec<pb::WatchRequest>),
     /// Opens a watch on a stream of its own, under a name of the script's.
     Watch {
         slot: u32,
@@ -55,6 +62,12 @@ impl Step {
             Self::TimeToLive(request) => ("time-to-live", None, request.encode_to_vec()),
             Self::KeepAlive(request) => ("keep-alive", None, request.encode_to_vec()),
             Self::Leases => ("leases", None, Vec::new()),
+            Self::RangeStream(request) => ("range-stream", None, request.encode_to_vec()),
+            Self::Alarm(request) => ("alarm", None, request.encode_to_vec()),
+            Self::Status => ("status", None, Vec::new()),
+            Self::HashKv(request) => ("hash-kv", None, request.encode_to_vec()),
+            Self::Members(request) => ("members", None, request.encode_to_vec()),
+            Self::Talk(requests) => ("talk", None, delimited(requests)),
             Self::Watch { slot, create } => ("watch", Some(*slot), create.encode_to_vec()),
             Self::Unwatch { slot } => ("unwatch", Some(*slot), Vec::new()),
             Self::Sync => ("sync", None, Vec::new()),
@@ -82,6 +95,12 @@ impl Step {
             "time-to-live" => Self::TimeToLive(decoded(&bytes(word())?)?),
             "keep-alive" => Self::KeepAlive(decoded(&bytes(word())?)?),
             "leases" => Self::Leases,
+            "range-stream" => Self::RangeStream(decoded(&bytes(word())?)?),
+            "alarm" => Self::Alarm(decoded(&bytes(word())?)?),
+            "status" => Self::Status,
+            "hash-kv" => Self::HashKv(decoded(&bytes(word())?)?),
+            "members" => Self::Members(decoded(&bytes(word())?)?),
+            "talk" => Self::Talk(undelimited(&bytes(word())?)?),
             "watch" => Self::Watch {
                 slot: word()?.parse().ok()?,
                 create: decoded(&bytes(word())?)?,
@@ -93,6 +112,19 @@ impl Step {
             _ => return None,
         })
     }
+}
+
+fn delimited(requests: &[pb::WatchRequest]) -> Vec<u8> {
+    let encoded = requests.iter().map(Message::encode_length_delimited_to_vec);
+    encoded.collect::<Vec<_>>().concat()
+}
+
+fn undelimited(mut bytes: &[u8]) -> Option<Vec<pb::WatchRequest>> {
+    let mut requests = Vec::new();
+    while !bytes.is_empty() {
+        requests.push(pb::WatchRequest::decode_length_delimited(&mut bytes).ok()?);
+    }
+    Some(requests)
 }
 
 fn decoded<M: Message + Default>(bytes: &[u8]) -> Option<M> {
@@ -172,6 +204,15 @@ mod tests {
                 },
             },
             Step::Unwatch { slot: 3 },
+            Step::Talk(vec![
+                pb::WatchRequest::default(),
+                pb::WatchRequest {
+                    request_union: Some(pb::watch_request::RequestUnion::CancelRequest(
+                        pb::WatchCancelRequest { watch_id: 7 },
+                    )),
+                },
+            ]),
+            Step::Status,
             Step::Sync,
         ];
         let script = Script { steps };

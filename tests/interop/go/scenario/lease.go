@@ -147,7 +147,14 @@ func keepAliveOverLeaderKill(ctx context.Context, w *world) error {
 	if err := must(len(read.Kvs) == 1 && read.Kvs[0].CreateRevision == put.Header.Revision, "the leased key is gone"); err != nil {
 		return err
 	}
-	if err := again(ctx, func() error { _, err := w.client.Revoke(ctx, granted.ID); return err }); err != nil {
+	err = again(ctx, func() error {
+		// One that was interrupted may have been done.
+		if _, err := w.client.Revoke(ctx, granted.ID); !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	return w.ask("restart")

@@ -63,6 +63,7 @@ func scenarios() []scenario {
 		{"ordering", 1, ordered},
 		{"yaml", 1, configured},
 		{"kubernetes", 1, kubernetesInterface},
+		{"login", 1, login},
 		{"watch-over-leader-kill", 3, watchOverLeaderKill},
 		{"keep-alive-over-leader-kill", 3, keepAliveOverLeaderKill},
 		{"mutex-over-leader-kill", 3, mutexOverLeaderKill},
