@@ -3,7 +3,7 @@
 //! Subcommands, flags and report are those of etcd's `tools/benchmark`, so that figures of both can be
 //! read side by side. Everything runs on the caller's runtime; a single-threaded one leaves the other
 //! cores to the server that is measured.
-//! Not known here: any other module of the server.
+//! Not known here: how an endpoint is dialled, and any other module of the server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,9 +16,11 @@ use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::{PutRequest, RangeRequest};
 use rand::{Rng, RngCore};
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
+use super::Global;
 use super::bench_report::{Measured, Report};
+use super::connect::ConnectError;
 
 /// No answer of a benchmark is larger.
 const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
@@ -107,13 +109,8 @@ enum Consistency {
 /// Why no load could be made. Refused requests are counted in the report instead.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BenchError {
-    #[error("--endpoints: {url}: {source}")]
-    Connect {
-        url: String,
-        source: tonic::transport::Error,
-    },
-    #[error("--endpoints names none")]
-    NoEndpoint,
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     #[error(
         "--key-size {key_size} is too small for --key-space-size {key_space_size}: {needed} bytes are needed"
     )]
@@ -124,9 +121,9 @@ pub(super) enum BenchError {
     },
 }
 
-/// Runs the load and returns the report as text. `endpoints` may lack a scheme.
-pub(super) async fn run(bench: &Bench, endpoints: &[String]) -> Result<String, BenchError> {
-    let channels = connect(endpoints, bench.conns.min(bench.clients)).await?;
+/// Runs the load and returns the report as text.
+pub(super) async fn run(bench: &Bench, global: &Global) -> Result<String, BenchError> {
+    let channels = connect(global, bench.conns.min(bench.clients)).await?;
     let report = match &bench.work {
         Work::Put(put) => put.run(bench, &channels).await?,
         Work::Range(range) => range.run(bench, &channels).await,
@@ -134,32 +131,13 @@ pub(super) async fn run(bench: &Bench, endpoints: &[String]) -> Result<String, B
     Ok(report.text(bench.precise))
 }
 
-async fn connect(endpoints: &[String], conns: u32) -> Result<Vec<Channel>, BenchError> {
+async fn connect(global: &Global, conns: u32) -> Result<Vec<Channel>, BenchError> {
+    let ways = global.ways()?;
     let mut channels = Vec::new();
-    for url in endpoints.iter().cycle().take(if endpoints.is_empty() {
-        0
-    } else {
-        conns as usize
-    }) {
-        let url = if url.contains("://") {
-            url.clone()
-        } else {
-            format!("http://{url}")
-        };
-        let failed = |source| BenchError::Connect {
-            url: url.clone(),
-            source,
-        };
-        let endpoint = Endpoint::from_shared(url.clone())
-            .map_err(failed)?
-            .tcp_nodelay(true);
-        channels.push(endpoint.connect().await.map_err(failed)?);
+    for way in ways.iter().cycle().take(conns as usize) {
+        channels.push(way.connect(global).await?);
     }
-    if channels.is_empty() {
-        Err(BenchError::NoEndpoint)
-    } else {
-        Ok(channels)
-    }
+    Ok(channels)
 }
 
 impl Put {
@@ -370,10 +348,5 @@ mod tests {
             refused,
             Err(BenchError::KeySize { needed: 2, .. })
         ));
-    }
-
-    #[tokio::test]
-    async fn no_endpoint_is_an_error_and_not_a_benchmark_of_nothing() {
-        assert!(matches!(connect(&[], 1).await, Err(BenchError::NoEndpoint)));
     }
 }

@@ -129,11 +129,6 @@ impl Given {
                     ));
                     continue;
                 }
-                // etcd's variable of this name can only mean a TLS key.
-                (Some(_), None) if spec.name == "key-file" => {
-                    mistakes.push(Mistake::new("ETCD_KEY_FILE", Problem::ProtectionAbsent));
-                    continue;
-                }
                 (Some(value), None) => (&names[0], value),
                 (None, Some(value)) => (&names[1], value),
             };
@@ -356,7 +351,6 @@ mod tests {
     fn a_bad_variable_is_named_as_the_variable() {
         let mistake = only_mistake(&[], &[("ETCD_SNAPSHOT_COUNT", "many")]);
         assert!(mistake.starts_with("ETCD_SNAPSHOT_COUNT"), "{mistake}");
-        assert!(only_mistake(&[], &[("ETCD_KEY_FILE", "/tls.key")]).contains("TLS"));
     }
 
     #[test]

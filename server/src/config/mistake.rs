@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::cluster::ClusterError;
 use super::duration::show_duration;
+use super::tls::TlsMistake;
 use super::url::UrlError;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +44,8 @@ pub enum Problem {
     #[error("not implemented by this release; only {unless} is accepted")]
     AbsentUnless { unless: &'static str },
     #[error(
-        "TLS and access control are not implemented by this release, \
-         and a server does not start with less protection than was asked for"
+        "not implemented by this release, and a server does not start with less protection than \
+         was asked for"
     )]
     ProtectionAbsent,
     #[error("must not be empty")]
@@ -67,14 +68,14 @@ pub enum Problem {
     Url(#[from] UrlError),
     #[error("{0}")]
     Cluster(#[from] ClusterError),
+    #[error("{0}")]
+    Tls(#[from] TlsMistake),
     #[error("is required when --listen-client-urls is set explicitly")]
     AdvertiseUnset,
     #[error("does not go with --key-provider={provider}")]
     OtherProvider { provider: &'static str },
     #[error("is required with --key-provider=passphrase")]
     PassphraseUnset,
-    #[error("and --{other} name the same thing: set one of them")]
-    SameAs { other: &'static str },
 }
 
 impl Mistake {

@@ -11,6 +11,7 @@ mod flag_table;
 mod help;
 mod mistake;
 mod settle;
+mod tls;
 mod url;
 
 use std::path::PathBuf;
@@ -22,6 +23,10 @@ pub use flag_syntax::Given;
 pub use flag_table::{FLAGS, FlagSpec, Group, Kind, Standing};
 pub use help::flags_help;
 pub use mistake::{Mistake, Problem};
+pub use tls::{
+    AllowedNames, CipherSuite, OwnCertificate, PemPair, SelfSigned, TlsSettings, TlsVersion,
+    TlsVersions,
+};
 pub use url::{MemberUrl, Place, UrlError};
 
 /// etcd's release whose behaviour this server has.
@@ -54,6 +59,8 @@ pub struct Config {
     pub concurrent_streams_max: u32,
     pub keepalive: Keepalive,
     pub reuse_port: bool,
+    pub client_tls: TlsSettings,
+    pub peer_tls: TlsSettings,
     /// At least 100 ms.
     pub watch_progress_interval: Duration,
     pub warning_apply_duration: Duration,

@@ -10,6 +10,7 @@ use super::cluster::InitialCluster;
 use super::flag_syntax::{Given, parse_bool};
 use super::flag_table::{FlagSpec, Kind, Standing};
 use super::mistake::{Mistake, Problem};
+use super::tls;
 use super::url::{MemberUrl, UrlError};
 use super::{ClusterState, Config, Keepalive, KeySource, LogFormat, LogLevel};
 
@@ -85,6 +86,13 @@ impl Settling<'_> {
         let initial_cluster_state = self.cluster_state();
         let (heartbeat_interval, election_timeout) = self.raft_times();
         let key_source = self.key_source(&data_dir);
+        let (client_tls, peer_tls) = tls::settle(
+            self.given,
+            &data_dir,
+            listen_client_urls.as_deref().unwrap_or_default(),
+            listen_peer_urls.as_deref().unwrap_or_default(),
+            &mut self.mistakes,
+        );
         let log_level = self.log_level();
         let log_format = self.log_format();
         self.log_outputs();
@@ -101,6 +109,8 @@ impl Settling<'_> {
             concurrent_streams_max: self.streams(),
             keepalive: self.keepalive(),
             reuse_port: self.given.bool("socket-reuse-port").unwrap_or(false),
+            client_tls,
+            peer_tls,
             watch_progress_interval: self.progress_interval(),
             warning_apply_duration: self.duration("warning-apply-duration", 100),
             warning_unary_request_duration: self.duration("warning-unary-request-duration", 300),
@@ -264,21 +274,7 @@ impl Settling<'_> {
     }
 
     fn key_source(&mut self, data_dir: &std::path::Path) -> Option<KeySource> {
-        let root_key_file = self.given.text("root-key-file");
-        let key_file = self.given.text("key-file");
-        if root_key_file.is_some() && key_file.is_some() {
-            self.mistake(
-                "key-file",
-                Problem::SameAs {
-                    other: "root-key-file",
-                },
-            );
-            return None;
-        }
-        let (flag, path) = match root_key_file {
-            Some(path) => ("root-key-file", Some(path)),
-            None => ("key-file", key_file),
-        };
+        let (flag, path) = ("root-key-file", self.given.text("root-key-file"));
         let passphrase = self.given.text("passphrase-file");
         for (flag, path) in [(flag, path), ("passphrase-file", passphrase)] {
             if path == Some("") {
@@ -483,8 +479,7 @@ mod tests {
 
     #[test]
     fn protection_that_is_missing_is_refused_and_its_absence_is_not() {
-        assert!(mistakes(&["--client-cert-auth"])[0].contains("less protection"));
-        assert!(mistakes(&["--listen-peer-urls=https://localhost:1"])[0].contains("TLS"));
+        assert!(mistakes(&["--cors=https://a"])[0].contains("less protection"));
         ask(&["--client-cert-auth=false", "--cert-file=", "--auto-tls=f"]).unwrap();
     }
 
@@ -538,10 +533,6 @@ mod tests {
     fn key_providers_take_only_their_own_file() {
         let source = |arguments: &[&str]| ask(arguments).unwrap().key_source;
         assert_eq!(
-            source(&["--key-file=/k"]),
-            KeySource::KeyFile { path: "/k".into() }
-        );
-        assert_eq!(
             source(&["--root-key-file=/k"]),
             KeySource::KeyFile { path: "/k".into() }
         );
@@ -560,12 +551,11 @@ mod tests {
             &[
                 "--key-provider=passphrase",
                 "--passphrase-file=/p",
-                "--key-file=/k",
+                "--root-key-file=/k",
             ],
             &["--passphrase-file=/p"],
             &["--passphrase-file="],
-            &["--key-file="],
-            &["--key-file=/a", "--root-key-file=/b"],
+            &["--root-key-file="],
             &["--key-provider=kms"],
         ] {
             assert_eq!(mistakes(wrong).len(), 1, "{wrong:?}");

@@ -30,8 +30,7 @@ pub(super) struct Opened {
 /// Names and peer URLs by member id.
 pub(super) type Members = BTreeMap<u64, (String, Vec<String>)>;
 
-pub(super) fn open(config: &Config) -> Result<Opened, StartError> {
-    let directory = DataDir::open(&config.data_dir)?;
+pub(super) fn open(config: &Config, directory: DataDir) -> Result<Opened, StartError> {
     let has_member_key = directory.member_key().exists();
     if directory.has_state() && !has_member_key {
         return Err(StartError::MemberKeyLost {

@@ -21,9 +21,11 @@ use crate::lease::lessor::ttl_seconds_min;
 use crate::raft::{Consensus, Identity, Lane, Node, NodeOptions, PeerService, Peers};
 use crate::rpc::{Edge, Limits};
 use crate::seal::Sealer;
-use crate::serve::{self, Endpoint, Listener, Services, Workers};
+use crate::serve::{self, Endpoint, Listener, Security, Services, Workers};
 use crate::shutdown::Shutdown;
+use crate::storage::DataDir;
 use crate::storage::log::RaftLog;
+use crate::tls::{ClientTls, MemberTls, ServerTls};
 use crate::watch::Hub;
 
 /// How long a new member waits for an answer when it asks its peers whether they know it.
@@ -39,10 +41,18 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
     let peer_listeners = listen(&config.listen_peer_urls, &config)?;
     let client_listeners = listen(&config.listen_client_urls, &config)?;
     let opening = config.clone();
-    let opened = tokio::task::spawn_blocking(move || bootstrap::open(&opening))
-        .await
-        .map_err(|error| StartError::Raft(error.to_string()))??;
-    let member = Member::start(&config, opened).await?;
+    let (tls, opened) = tokio::task::spawn_blocking(move || {
+        let directory = DataDir::open(&opening.data_dir)?;
+        // Before anything is written that a mistake in the flags would leave behind.
+        let tls = MemberTls::load(&opening)?;
+        Ok::<_, StartError>((tls, bootstrap::open(&opening, directory)?))
+    })
+    .await
+    .map_err(|error| StartError::Raft(error.to_string()))??;
+    let _fresh = tls.keep_fresh();
+    let peer_listeners = secure(peer_listeners, tls.peers.as_ref());
+    let client_listeners = secure(client_listeners, tls.clients.as_ref());
+    let member = Member::start(&config, opened, tls.to_peers).await?;
     let workers = Arc::new(Workers::start_per_core().map_err(|source| StartError::Io {
         what: "cannot start threads",
         source,
@@ -63,15 +73,48 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
     ended
 }
 
-fn listen(urls: &[MemberUrl], config: &Config) -> Result<Vec<Listener>, StartError> {
-    urls.iter()
-        .map(|url| {
-            serve::listen(url, config.reuse_port).map_err(|e| StartError::Listen {
-                url: e.url.to_string(),
-                source: e.error,
-            })
-        })
-        .collect()
+/// One for each place; http and https on one address share it.
+fn listen(urls: &[MemberUrl], config: &Config) -> Result<Vec<Wanted>, StartError> {
+    let mut places: Vec<Wanted> = Vec::new();
+    for url in urls {
+        if let Some(there) = places
+            .iter_mut()
+            .find(|there| there.listener.url().place() == url.place())
+        {
+            there.plain |= !url.is_secure();
+            there.secure |= url.is_secure();
+            continue;
+        }
+        let listener = serve::listen(url, config.reuse_port).map_err(|e| StartError::Listen {
+            url: e.url.to_string(),
+            source: e.error,
+        })?;
+        places.push(Wanted {
+            listener,
+            plain: !url.is_secure(),
+            secure: url.is_secure(),
+        });
+    }
+    Ok(places)
+}
+
+/// A listener, and what its URLs want it to let in.
+struct Wanted {
+    listener: Listener,
+    plain: bool,
+    secure: bool,
+}
+
+fn secure(wanted: Vec<Wanted>, tls: Option<&ServerTls>) -> Vec<Listener> {
+    let secured = |wanted: Wanted| {
+        let security = match tls.filter(|_| wanted.secure).cloned() {
+            None => Security::Plain,
+            Some(tls) if wanted.plain => Security::Either(tls),
+            Some(tls) => Security::Tls(tls),
+        };
+        wanted.listener.secured(security)
+    };
+    wanted.into_iter().map(secured).collect()
 }
 
 struct Member {
@@ -83,7 +126,11 @@ struct Member {
 }
 
 impl Member {
-    async fn start(config: &Config, opened: Opened) -> Result<Self, StartError> {
+    async fn start(
+        config: &Config,
+        opened: Opened,
+        to_peers: Option<ClientTls>,
+    ) -> Result<Self, StartError> {
         let Opened {
             directory,
             member_key,
@@ -95,7 +142,12 @@ impl Member {
         } = opened;
         let storage_keys = member_key.storage_keys().clone();
         let view = Arc::new(ArcSwap::new(machine.view()));
-        let peers = Peers::new(identity.clone(), view.clone(), config.election_timeout);
+        let peers = Peers::new(
+            identity.clone(),
+            view.clone(),
+            config.election_timeout,
+            to_peers,
+        );
         if let Some(members) = &bootstrap {
             let others = members.iter().filter(|(id, _)| **id != identity.member_id);
             for (id, (_, urls)) in others {
@@ -205,6 +257,7 @@ impl Member {
             .with_slow_request(config.warning_unary_request_duration);
         for listener in &listeners {
             tracing::info!(listener = %listener.url(), "ready to serve client requests");
+            tell_security(listener);
         }
         let tasks = serve_all(
             Endpoint::Client,
@@ -223,6 +276,32 @@ impl Member {
             let _ = task.await;
         }
         ended
+    }
+}
+
+/// etcd's words.
+fn tell_security(listener: &Listener) {
+    let (plain, secure) = match listener.security() {
+        Security::Plain => (true, false),
+        Security::Tls(_) => (false, true),
+        Security::Either(_) => (true, true),
+    };
+    let address = listener
+        .local_address()
+        .map_or_else(|| listener.url().to_string(), |address| address.to_string());
+    if plain {
+        tracing::info!(
+            traffic = "grpc+http",
+            address,
+            "serving client traffic insecurely; this is strongly discouraged!"
+        );
+    }
+    if secure {
+        tracing::info!(
+            traffic = "grpc+http",
+            address,
+            "serving client traffic securely"
+        );
     }
 }
 
