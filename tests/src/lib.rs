@@ -13,5 +13,6 @@ pub mod guests;
 pub mod links;
 pub mod load;
 pub mod model;
+pub mod tls;
 pub mod txn;
 pub mod wait;

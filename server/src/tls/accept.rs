@@ -196,12 +196,12 @@ fn config(settings: &TlsSettings, pair: &PemPair, files: &Files) -> Result<Serve
         .with_protocol_versions(&suites::versions(settings.versions))?;
     let asks = settings.asks_for_client_certificates();
     let builder = if asks {
-        let roots = match &settings.trusted_ca {
-            Some(path) => files.roots(path)?,
+        let trusted = match &settings.trusted_ca {
+            Some(path) => files.trusted(path)?,
             None => system_roots("--trusted-ca-file")?,
         };
         let policy = policy(settings, files)?;
-        builder.with_client_cert_verifier(ClientVerifier::new(roots, provider, policy)?)
+        builder.with_client_cert_verifier(ClientVerifier::new(trusted, provider, policy)?)
     } else {
         builder.with_no_client_auth()
     };

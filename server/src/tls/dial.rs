@@ -102,11 +102,11 @@ impl ClientTls {
         let make = move |files: &Files| {
             let provider = suites::provider_of(&settings);
             let verifier = if verifies {
-                let roots = match &settings.trusted_ca {
-                    Some(path) => files.roots(path)?,
+                let trusted = match &settings.trusted_ca {
+                    Some(path) => files.trusted(path)?,
                     None => system_roots(ca_flag)?,
                 };
-                ServerVerifier::new(roots, provider.clone(), policy(&settings, files)?)?
+                ServerVerifier::new(trusted, provider.clone(), policy(&settings, files)?)?
             } else {
                 ServerVerifier::of_anyone(provider.clone())
             };

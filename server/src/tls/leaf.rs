@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use rustls::pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use x509_parser::prelude::{ASN1Time, FromDer as _, GeneralName, X509Certificate};
 
 /// As far as anything here asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +40,37 @@ pub(super) fn read(der: &CertificateDer<'_>) -> Option<Leaf> {
 pub(super) fn serial(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let (_, certificate) = X509Certificate::from_der(der.as_ref()).ok()?;
     Some(certificate.tbs_certificate.serial.to_bytes_be())
+}
+
+/// What a certificate may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Usage {
+    Client,
+    Server,
+}
+
+/// Whether a certificate that needs nobody to vouch for it may be used so, at a time.
+pub(super) fn may_be(usage: Usage, der: &CertificateDer<'_>, now: UnixTime) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(der.as_ref()) else {
+        return false;
+    };
+    let now = i64::try_from(now.as_secs())
+        .ok()
+        .and_then(|now| ASN1Time::from_timestamp(now).ok());
+    let in_time = now.is_some_and(|now| certificate.validity().is_valid_at(now));
+    let for_this = match certificate.extended_key_usage() {
+        Ok(None) => true,
+        Ok(Some(extension)) => {
+            let usages = extension.value;
+            usages.any
+                || match usage {
+                    Usage::Client => usages.client_auth,
+                    Usage::Server => usages.server_auth,
+                }
+        }
+        Err(_) => false,
+    };
+    in_time && for_this
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

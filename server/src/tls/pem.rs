@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
@@ -22,6 +23,13 @@ pub(super) struct Files(pub(super) BTreeMap<PathBuf, Zeroizing<Vec<u8>>>);
 pub(super) struct Pair {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
+}
+
+/// Who is believed.
+pub(super) struct Trusted {
+    pub(super) roots: Arc<RootCertStore>,
+    /// What an operator named, each good for itself as well.
+    pub(super) certificates: Vec<CertificateDer<'static>>,
 }
 
 /// Serial numbers that are worth nothing any more.
@@ -75,17 +83,21 @@ impl Files {
         Ok(Pair { chain, key })
     }
 
-    pub(super) fn roots(&self, path: &Path) -> Result<RootCertStore, TlsError> {
+    pub(super) fn trusted(&self, path: &Path) -> Result<Trusted, TlsError> {
+        let certificates = self.certificates(path)?;
         let mut roots = RootCertStore::empty();
-        for certificate in self.certificates(path)? {
+        for certificate in &certificates {
             roots
-                .add(certificate)
+                .add(certificate.clone())
                 .map_err(|source| TlsError::Certificate {
                     path: path.to_owned(),
                     source,
                 })?;
         }
-        Ok(roots)
+        Ok(Trusted {
+            roots: Arc::new(roots),
+            certificates,
+        })
     }
 
     /// DER, as etcd takes it, or any number of lists in PEM. As in etcd, a list counts by the
@@ -130,12 +142,15 @@ impl Revoked {
 }
 
 /// The system's own, for who names no CA.
-pub(super) fn system_roots(flag: &'static str) -> Result<RootCertStore, TlsError> {
+pub(super) fn system_roots(flag: &'static str) -> Result<Trusted, TlsError> {
     let mut roots = RootCertStore::empty();
     // One that cannot be read is one that is not believed.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         return Err(TlsError::NoRoots { flag });
     }
-    Ok(roots)
+    Ok(Trusted {
+        roots: Arc::new(roots),
+        certificates: Vec::new(),
+    })
 }

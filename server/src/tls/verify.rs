@@ -15,13 +15,12 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
 
 use super::TlsError;
-use super::leaf;
-use super::pem::Revoked;
+use super::leaf::{self, Usage};
+use super::pem::{Revoked, Trusted};
 use crate::config::AllowedNames;
 
 /// What must hold beside a chain to a CA that is believed.
@@ -114,23 +113,40 @@ impl Policy {
     }
 }
 
+/// As for Go, a certificate that the operator named is good for whoever has its key, whether it
+/// says that it is a CA or not; webpki takes none that does.
+#[derive(Debug)]
+struct Named(Vec<CertificateDer<'static>>);
+
+impl Named {
+    fn has(&self, usage: Usage, certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
+        let mut named = self.0.iter();
+        named.any(|one| one == certificate) && leaf::may_be(usage, certificate, now)
+    }
+}
+
 /// Of clients. A certificate is always asked for.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
+    named: Named,
     policy: Policy,
 }
 
 impl ClientVerifier {
     pub(super) fn new(
-        roots: RootCertStore,
+        trusted: Trusted,
         provider: Arc<CryptoProvider>,
         policy: Policy,
     ) -> Result<Arc<Self>, TlsError> {
-        let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        let chain = WebPkiClientVerifier::builder_with_provider(trusted.roots, provider)
             .build()
             .map_err(|error| Error::General(error.to_string()))?;
-        Ok(Arc::new(Self { chain, policy }))
+        Ok(Arc::new(Self {
+            chain,
+            named: Named(trusted.certificates),
+            policy,
+        }))
     }
 }
 
@@ -145,11 +161,16 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
+        let chain = self
             .chain
-            .verify_client_cert(end_entity, intermediates, now)?;
+            .verify_client_cert(end_entity, intermediates, now);
+        if let Err(error) = chain
+            && !self.named.has(Usage::Client, end_entity, now)
+        {
+            return Err(error);
+        }
         self.policy.check(end_entity, intermediates)?;
-        Ok(verified)
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -180,7 +201,7 @@ impl ClientCertVerifier for ClientVerifier {
 /// Of servers that are dialled.
 pub(super) struct ServerVerifier {
     /// `None`: any certificate will do, as long as the server has its key.
-    chain: Option<(Arc<WebPkiServerVerifier>, Policy)>,
+    chain: Option<(Arc<WebPkiServerVerifier>, Named, Policy)>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -195,15 +216,15 @@ impl fmt::Debug for ServerVerifier {
 
 impl ServerVerifier {
     pub(super) fn new(
-        roots: RootCertStore,
+        trusted: Trusted,
         provider: Arc<CryptoProvider>,
         policy: Policy,
     ) -> Result<Arc<Self>, TlsError> {
-        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        let chain = WebPkiServerVerifier::builder_with_provider(trusted.roots, provider.clone())
             .build()
             .map_err(|error| Error::General(error.to_string()))?;
         Ok(Arc::new(Self {
-            chain: Some((chain, policy)),
+            chain: Some((chain, Named(trusted.certificates), policy)),
             provider,
         }))
     }
@@ -226,13 +247,19 @@ impl ServerCertVerifier for ServerVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some((chain, policy)) = &self.chain else {
+        let Some((chain, named, policy)) = &self.chain else {
             return Ok(ServerCertVerified::assertion());
         };
         let verified =
-            chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+            chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        if let Err(error) = verified {
+            if !named.has(Usage::Server, end_entity, now) {
+                return Err(error);
+            }
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        }
         policy.check(end_entity, intermediates)?;
-        Ok(verified)
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
