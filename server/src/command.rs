@@ -22,6 +22,8 @@ mod reply;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
+use crate::access::Permitted;
+
 pub use admin::{AlarmKind, ChangeAlarm, PublishMember};
 pub use keyring::ChangeKeys;
 pub use kv::{
@@ -46,7 +48,9 @@ pub const FLAG_LATCHED: u32 = 1;
 /// On the link only: operands of VALUE compares are still sealed; the leader replaces them by
 /// outcomes, and the flag goes with them.
 pub const FLAG_SEALED_OPERANDS: u32 = 2;
-const FLAGS_KNOWN: u32 = FLAG_LATCHED | FLAG_SEALED_OPERANDS;
+/// The server's own command: nobody's permission was asked, and none is when it is applied.
+pub const FLAG_INTERNAL: u32 = 4;
+const FLAGS_KNOWN: u32 = FLAG_LATCHED | FLAG_SEALED_OPERANDS | FLAG_INTERNAL;
 
 const CLOCK_AT: usize = 32;
 const FIXED_BYTES: usize = 42;
@@ -82,6 +86,29 @@ impl Header {
             auth_revision: 0,
             clock_ms: 0,
         }
+    }
+
+    /// The header of a request that has passed the door, or of the server's own.
+    #[must_use]
+    pub fn of<T>(request: RequestId, permitted: &Permitted<T>) -> Self {
+        let header = Header::new(request);
+        match permitted.caller() {
+            None => Header {
+                flags: FLAG_INTERNAL,
+                ..header
+            },
+            Some(caller) => Header {
+                user: caller.user.as_deref().unwrap_or_default().to_owned(),
+                auth_revision: caller.auth_revision,
+                ..header
+            },
+        }
+    }
+
+    /// Whether the server itself made the command.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.flags & FLAG_INTERNAL != 0
     }
 }
 

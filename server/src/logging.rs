@@ -1,11 +1,16 @@
-//! The log: one line per event on stderr, JSON as etcd writes it or a form for people.
+//! The log: one line per event, JSON as etcd writes it or a form for people.
 //!
-//! Promise: a closed or full stderr never stops the server; fields come in the order they were
-//! given, after `level`, `ts`, `caller` and `msg`.
+//! Promise: a closed or full output never stops the server; fields come in the order they were
+//! given, after `level`, `ts`, `caller` and `msg`. The level can be changed while it runs.
 //! Not known here: what is logged. Who logs decides that no value, password, token or key
 //! material is in it.
 
+mod rotated_file;
+mod sink;
+
 use std::fmt::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 use tracing::field::{Field, Visit};
@@ -16,21 +21,78 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::{LogFormat, LogLevel};
+use crate::config::{LogFormat, LogLevel, LogOutput, LogRotation};
+use sink::Sinks;
+
+/// The filter that a running process can exchange.
+static SWITCH: OnceLock<Switch> = OnceLock::new();
+
+struct Switch {
+    configured: LogLevel,
+    filter: reload::Handle<Targets, tracing_subscriber::Registry>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("--log-outputs: cannot open {}: {source}", path.display())]
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("--log-outputs: systemd/journal cannot be reached: {0}")]
+    Journal(std::io::Error),
+}
 
 /// Once per process; a second call changes nothing.
-pub fn start(level: LogLevel, format: LogFormat) {
+pub fn start(
+    level: LogLevel,
+    format: LogFormat,
+    outputs: &[LogOutput],
+    rotation: Option<LogRotation>,
+) -> Result<(), LogError> {
     let layer = tracing_subscriber::fmt::layer()
         .event_format(Line { format })
-        .with_writer(std::io::stderr)
+        .with_writer(Sinks::open(outputs, rotation)?)
         // It would print its own trouble to the very stderr that is in trouble, and panic there.
         .log_internal_errors(false);
-    let _ = tracing_subscriber::registry()
-        .with(filter(level))
+    let (filter, handle) = reload::Layer::new(filter(level));
+    let started = tracing_subscriber::registry()
+        .with(filter)
         .with(layer)
         .try_init();
+    if started.is_ok() {
+        let configured = level;
+        let filter = handle;
+        let _ = SWITCH.set(Switch { configured, filter });
+    }
+    Ok(())
+}
+
+/// From now on everything of ours is logged, whatever was configured.
+pub fn log_everything() {
+    if let Some(switch) = SWITCH.get() {
+        switch.to(LogLevel::Debug);
+        tracing::info!(level = "debug", "changed log level");
+    }
+}
+
+/// Back to the level that was configured.
+pub fn log_as_configured() {
+    if let Some(switch) = SWITCH.get() {
+        let level = switch.configured.name();
+        tracing::info!(level, "changed log level");
+        switch.to(switch.configured);
+    }
+}
+
+impl Switch {
+    fn to(&self, level: LogLevel) {
+        // Fails only when there is no subscriber left to tell.
+        let _ = self.filter.reload(filter(level));
+    }
 }
 
 /// Our own events at the level asked for; libraries' only when something is wrong with them,

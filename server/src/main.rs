@@ -49,7 +49,29 @@ fn serve(arguments: &[String]) -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
-    logging::start(config.log_level, config.log_format);
+    let logging = logging::start(
+        config.log_level,
+        config.log_format,
+        &config.log_outputs,
+        config.log_rotation,
+    );
+    if let Err(error) = logging {
+        complain(&error.to_string());
+        return ExitCode::FAILURE;
+    }
+    if let Some(file) = &config.file {
+        tracing::info!(
+            path = %file.path.display(),
+            "loaded server configuration, other configuration command line flags and environment \
+             variables will be ignored if provided"
+        );
+        for name in &file.ignored {
+            tracing::warn!(name, "ignored, since a configuration file is given");
+        }
+    }
+    for variable in &config.unknown_variables {
+        tracing::warn!(variable, "unrecognized environment variable");
+    }
     for flag in &config.meaningless_flags {
         tracing::warn!(
             flag,

@@ -5,11 +5,12 @@
 //! Not known here: who asks. One process is one member, so there is one set of them.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
+use std::time::Duration;
 
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use tonic::Code;
 
@@ -99,6 +100,8 @@ pub struct Call {
     started: IntCounter,
     /// By code.
     handled: Vec<IntCounter>,
+    /// Only with `--metrics=extensive`.
+    seconds: OnceLock<Histogram>,
 }
 
 impl Call {
@@ -116,7 +119,10 @@ impl Call {
         self.started.inc();
     }
 
-    pub fn handled(&self, code: Code) {
+    pub fn handled(&self, code: Code, took: Duration) {
+        if let Some(seconds) = self.seconds.get() {
+            seconds.observe(took.as_secs_f64());
+        }
         if let Some(counter) = usize::try_from(code as i32)
             .ok()
             .and_then(|i| self.handled.get(i))
@@ -130,6 +136,30 @@ impl Metrics {
     /// The call behind a request's path; `None` for what is no method.
     pub fn call(&self, path: &str) -> Option<&Call> {
         self.calls.get(path)
+    }
+
+    /// From here on how long each call takes is counted too.
+    pub fn time_calls(&self) {
+        let options = HistogramOpts::new(
+            "grpc_server_handling_seconds",
+            "How long RPCs took until their end.",
+        );
+        let labels = ["grpc_method", "grpc_service", "grpc_type"];
+        let Ok(family) = HistogramVec::new(options, &labels) else {
+            return;
+        };
+        // Registered once; a second call finds it there and changes nothing.
+        if self.registry.register(Box::new(family.clone())).is_err() {
+            return;
+        }
+        for &(path, kind) in METHODS {
+            if let Some((service, method)) = path[1..].split_once('/')
+                && let Some(call) = self.calls.get(path)
+            {
+                let seconds = family.with_label_values(&[method, service, kind]);
+                let _ = call.seconds.set(seconds);
+            }
+        }
     }
 
     pub fn set_server_id(&self, member_id: u64) {
@@ -358,6 +388,7 @@ impl Families {
                 unary: kind == UNARY,
                 started: started.with_label_values(&[method, service, kind]),
                 handled: by_code.collect(),
+                seconds: OnceLock::new(),
             };
             calls.insert(path, call);
         }
@@ -399,6 +430,13 @@ const METHODS: &[(&str, &str)] = &[
     ("/etcdserverpb.Maintenance/Downgrade", UNARY),
     ("/etcdserverpb.Auth/AuthStatus", UNARY),
     ("/etcdserverpb.Auth/Authenticate", UNARY),
+    ("/v3lockpb.Lock/Lock", UNARY),
+    ("/v3lockpb.Lock/Unlock", UNARY),
+    ("/v3electionpb.Election/Campaign", UNARY),
+    ("/v3electionpb.Election/Proclaim", UNARY),
+    ("/v3electionpb.Election/Leader", UNARY),
+    ("/v3electionpb.Election/Observe", SERVER),
+    ("/v3electionpb.Election/Resign", UNARY),
     ("/sealkv.v1.Keys/List", UNARY),
     ("/sealkv.v1.Keys/Add", UNARY),
     ("/sealkv.v1.Keys/Rotate", UNARY),
@@ -437,7 +475,7 @@ mod tests {
             .call("/etcdserverpb.Cluster/MemberPromote")
             .unwrap();
         call.started();
-        call.handled(Code::Cancelled);
+        call.handled(Code::Cancelled, Duration::ZERO);
         let page = String::from_utf8(metrics().page()).unwrap();
         let labels = r#"grpc_method="MemberPromote",grpc_service="etcdserverpb.Cluster",grpc_type="unary"} 1"#;
         assert!(

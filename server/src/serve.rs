@@ -33,7 +33,8 @@ use crate::shutdown::Shutdown;
 pub use crate::tls::TlsClient;
 use crate::tls::{HandshakeError, Reason, Secured, ServerTls, take_leave};
 
-use answer::{Answer, Ending};
+pub use answer::Answer;
+use answer::Ending;
 use handshakes::Handshakes;
 pub use listener::{Accepted, ListenError, Listener, Security, listen};
 use opening::{Opened, Protocol};
@@ -51,8 +52,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a port answers: gRPC by its content type, everything else from the pages.
 #[derive(Debug, Clone)]
 pub struct Services {
-    grpc: Routes,
-    pages: axum::Router,
+    grpc: Option<Routes>,
+    pages: Option<axum::Router>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +96,8 @@ enum ConnectionError {
     Tls,
     #[error("{0}")]
     Handshake(HandshakeError),
+    #[error("HTTP/1.1 on a port that serves gRPC alone")]
+    NotGrpc,
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
@@ -126,15 +129,28 @@ impl Limits {
 
 impl Services {
     pub fn new(grpc: Routes, pages: axum::Router) -> Self {
+        Self::some(Some(grpc), Some(pages))
+    }
+
+    /// For a port that speaks HTTP/2 and nothing but gRPC.
+    pub fn grpc_alone(grpc: Routes) -> Self {
+        Self::some(Some(grpc), None)
+    }
+
+    pub fn pages_alone(pages: axum::Router) -> Self {
+        Self::some(None, Some(pages))
+    }
+
+    fn some(grpc: Option<Routes>, pages: Option<axum::Router>) -> Self {
         // Both set themselves up once here instead of at every clone.
         Self {
-            grpc: grpc.prepare(),
-            pages: pages.with_state(()),
+            grpc: grpc.map(Routes::prepare),
+            pages: pages.map(|pages| pages.with_state(())),
         }
     }
 
     async fn answer(
-        mut self,
+        self,
         mut request: http::Request<Incoming>,
         who: Who,
         slow: Duration,
@@ -142,23 +158,55 @@ impl Services {
         if let Some(address) = who.address {
             request.extensions_mut().insert(address);
         }
+        if who.over_tls {
+            request.extensions_mut().insert(OverTls);
+        }
         if let Some(client) = who.client {
             request.extensions_mut().insert(client);
         }
-        if is_grpc(&request) {
-            let mut ending = Ending::of(metrics().call(request.uri().path()), slow);
-            let response = self.grpc.call(request).await?;
-            ending.see(response.headers());
-            return Ok(response.map(|body| Answer::Grpc(body, ending)));
+        match (self.grpc, self.pages) {
+            (Some(grpc), _) if is_grpc(&request) => Ok(call(grpc, slow, request).await),
+            (_, Some(mut pages)) => {
+                let response = pages.call(request).await?;
+                Ok(response.map(Answer::Page))
+            }
+            (_, None) => Ok(not_grpc().map(Answer::Page)),
         }
-        let response = self.pages.call(request).await?;
-        Ok(response.map(Answer::Page))
     }
+
+    fn has_pages(&self) -> bool {
+        self.pages.is_some()
+    }
+}
+
+/// A gRPC call, counted, and logged if it is slow.
+pub async fn call<B>(
+    mut grpc: Routes,
+    slow: Duration,
+    request: http::Request<B>,
+) -> http::Response<Answer>
+where
+    B: hyper::body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut ending = Ending::of(metrics().call(request.uri().path()), slow);
+    let Ok(response) = grpc.call(request).await;
+    ending.see(response.headers());
+    response.map(|body| Answer::Grpc(body, ending))
+}
+
+/// On a port that serves gRPC alone.
+fn not_grpc() -> http::Response<axum::body::Body> {
+    let mut response = http::Response::new(axum::body::Body::empty());
+    *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
 }
 
 fn is_grpc(request: &http::Request<Incoming>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    // Over HTTP/1.1 it is a page's affair, whatever it calls itself.
+    request.version() == http::Version::HTTP_2
+        && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Accepts until shutdown begins, then drains; returns when no connection is left.
@@ -210,11 +258,26 @@ pub async fn run(
     }
 }
 
+/// Told to what answers a request that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct OverTls;
+
 /// What every request of a connection is told of its client.
 #[derive(Clone)]
 struct Who {
     address: Option<TcpConnectInfo>,
+    over_tls: bool,
     client: Option<TlsClient>,
+}
+
+impl Who {
+    fn plain(address: Option<TcpConnectInfo>) -> Self {
+        Self {
+            address,
+            over_tls: false,
+            client: None,
+        }
+    }
 }
 
 struct Connection {
@@ -296,18 +359,14 @@ impl Connection {
                     Err(ConnectionError::Tls)
                 }
                 Some((protocol, stream)) => {
-                    let client = None;
-                    self.serve_http(protocol, stream, Who { address, client })
-                        .await
+                    self.serve_http(protocol, stream, Who::plain(address)).await
                 }
             };
         };
         match self.handshake(&tls, stream, remote).await? {
             Handshaken::Gone => Ok(()),
             Handshaken::Plain(protocol, stream) if plain => {
-                let client = None;
-                self.serve_http(protocol, stream, Who { address, client })
-                    .await
+                self.serve_http(protocol, stream, Who::plain(address)).await
             }
             Handshaken::Plain(_, stream) => {
                 take_leave(stream).await;
@@ -319,8 +378,12 @@ impl Connection {
                 match self.open(stream).await? {
                     None => Ok(()),
                     Some((protocol, stream)) => {
-                        self.serve_http(protocol, stream, Who { address, client })
-                            .await
+                        let who = Who {
+                            address,
+                            over_tls: true,
+                            client,
+                        };
+                        self.serve_http(protocol, stream, who).await
                     }
                 }
             }
@@ -384,10 +447,14 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        if protocol == Protocol::Http1 && !self.services.has_pages() {
+            return Err(ConnectionError::NotGrpc);
+        }
         let builder = builder(protocol, &self.limits);
         let (services, slow) = (self.services, self.limits.slow_request);
         let answer = service_fn(move |request| services.clone().answer(request, who.clone(), slow));
-        let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), answer));
+        let mut serving =
+            std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), answer));
         let ended = tokio::select! {
             ended = serving.as_mut() => ended,
             () = self.shutdown.begun() => {

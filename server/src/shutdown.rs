@@ -7,9 +7,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tokio_util::sync::CancellationToken;
+
+use crate::logging;
 
 /// Clones are one and the same.
 #[derive(Debug, Clone, Default)]
@@ -52,14 +54,26 @@ impl Shutdown {
     }
 
     /// From here on SIGTERM and SIGINT are heard, on a thread of its own: a second signal ends the
-    /// process even if everything else hangs. Once per process.
+    /// process even if everything else hangs. SIGUSR1 makes the log say everything, SIGUSR2 what
+    /// was configured. Once per process.
     pub fn on_signals(&self) -> std::io::Result<()> {
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGUSR2])?;
         let shutdown = self.clone();
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
                 for number in signals.forever() {
+                    match number {
+                        SIGUSR1 => {
+                            logging::log_everything();
+                            continue;
+                        }
+                        SIGUSR2 => {
+                            logging::log_as_configured();
+                            continue;
+                        }
+                        _ => {}
+                    }
                     if shutdown.signal.swap(number, Ordering::AcqRel) != 0 {
                         die_of(number);
                     }

@@ -10,6 +10,8 @@ pub mod client;
 pub mod cluster;
 pub mod differential;
 pub mod guests;
+pub mod http;
+pub mod interop;
 pub mod links;
 pub mod load;
 pub mod model;

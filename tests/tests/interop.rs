@@ -1,4 +1,4 @@
-//! Real clients doing real work: etcdctl 3.7, Debian's etcdctl, a Python client; one and three members.
+//! etcd's command line doing real work: etcdctl 3.7 and Debian's etcdctl, against one and three members.
 //!
 //! `tests/interop/setup.sh` installs them; where one is missing its test is skipped with a line, and
 //! `SEALKV_REQUIRE_INTEROP` turns that into a failure.
@@ -7,21 +7,8 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use tests::binary;
 use tests::cluster::Cluster;
-
-fn tool(name: &str) -> Option<PathBuf> {
-    let path = binary::interop().join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(
-        std::env::var_os("SEALKV_REQUIRE_INTEROP").is_none(),
-        "{name} is missing: run tests/interop/setup.sh"
-    );
-    eprintln!("skipped: {name} is missing (tests/interop/setup.sh installs it)");
-    None
-}
+use tests::interop::tool;
 
 /// etcdctl with its endpoints.
 struct Etcdctl {
@@ -281,45 +268,4 @@ async fn debians_etcdctl_against_one_member() {
 #[tokio::test]
 async fn debians_etcdctl_against_three_members() {
     every_command("etcdctl-debian", 3).await;
-}
-
-async fn python(members: usize) {
-    let Some(python) = tool("venv/bin/python") else {
-        return;
-    };
-    let cluster = Cluster::plan().members(members).start().await;
-    let scenario = binary::workspace().join("tests/interop/python/scenario.py");
-    let ports: Vec<String> = cluster
-        .members
-        .iter()
-        .map(|member| member.client_port.to_string())
-        .collect();
-    let run = move || {
-        Command::new(python)
-            .arg(scenario)
-            .arg("127.0.0.1")
-            .args(ports)
-            .stdin(Stdio::null())
-            .output()
-            .expect("python can be started")
-    };
-    let output = tokio::task::spawn_blocking(run)
-        .await
-        .expect("the scenario ends");
-    assert!(
-        output.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-#[tokio::test]
-async fn a_python_client_against_one_member() {
-    python(1).await;
-}
-
-#[tokio::test]
-async fn a_python_client_against_three_members() {
-    python(3).await;
 }

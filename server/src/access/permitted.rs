@@ -1,5 +1,7 @@
 //! A request that has passed the door.
 
+use std::sync::Arc;
+
 /// Why the server itself makes a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Internal {
@@ -21,17 +23,26 @@ pub struct Permitted<T> {
     by: By,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum By {
-    Door,
+    Door(Caller),
     Server(Internal),
 }
 
+/// Whom the door let pass, and on which state of the users and roles it decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// None while authentication is off, and where nobody needs to be somebody.
+    pub user: Option<Arc<str>>,
+    /// The auth revision that was decided on; 0 without a user.
+    pub auth_revision: u64,
+}
+
 impl<T> Permitted<T> {
-    pub(super) fn by_door(request: T) -> Self {
+    pub(super) fn by_door(caller: Caller, request: T) -> Self {
         Permitted {
             request,
-            by: By::Door,
+            by: By::Door(caller),
         }
     }
 
@@ -48,8 +59,17 @@ impl<T> Permitted<T> {
     #[must_use]
     pub fn reason(&self) -> Option<Internal> {
         match self.by {
-            By::Door => None,
+            By::Door(_) => None,
             By::Server(reason) => Some(reason),
+        }
+    }
+
+    /// Who makes this request; `None` for one of the server's own.
+    #[must_use]
+    pub fn caller(&self) -> Option<&Caller> {
+        match &self.by {
+            By::Door(caller) => Some(caller),
+            By::Server(_) => None,
         }
     }
 
@@ -71,22 +91,26 @@ impl<T> Permitted<T> {
     ) -> Result<Permitted<U>, E> {
         Ok(Permitted {
             request: form(&self.request)?,
-            by: self.by,
+            by: self.by.clone(),
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Door, Identity};
     use super::*;
 
     #[test]
-    fn the_door_lets_everyone_pass_while_authentication_is_off() {
-        let permitted = Door::new()
-            .permit(&Identity::Anyone, 7)
-            .expect("authentication is off");
-        assert_eq!((*permitted.request(), permitted.reason()), (7, None));
+    fn a_request_in_another_form_keeps_its_maker() {
+        let caller = Caller {
+            user: Some("alice".into()),
+            auth_revision: 3,
+        };
+        let permitted = Permitted::by_door(caller.clone(), ());
+        let other_form = permitted
+            .in_form(|()| Ok::<_, ()>(1))
+            .expect("the form cannot fail");
+        assert_eq!(other_form.caller(), Some(&caller));
     }
 
     #[test]
@@ -96,5 +120,6 @@ mod tests {
             .in_form(|()| Ok::<_, ()>(1))
             .expect("the form cannot fail");
         assert_eq!(other_form.reason(), Some(Internal::LeaseExpiry));
+        assert_eq!(other_form.caller(), None);
     }
 }

@@ -5,7 +5,6 @@
 //! Not known here: the server. These are clients like any other.
 
 mod bench;
-mod bench_report;
 mod connect;
 mod keys;
 mod output;

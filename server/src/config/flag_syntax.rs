@@ -5,16 +5,21 @@
 //! Not known here: what values mean together.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::duration::parse_duration;
 use super::flag_table::{self, FLAGS, FlagSpec, Kind};
-use super::mistake::{Mistake, Problem};
+use super::mistake::{Mistake, Problem, Source};
 
 /// What was given, by flag; defaults are not in it.
 #[derive(Debug, Default)]
 pub struct Given {
-    values: BTreeMap<&'static str, String>,
+    values: BTreeMap<&'static str, (String, Source)>,
+    /// The file that these were read from.
+    file: Option<PathBuf>,
+    /// Keys of that file that etcd no longer has.
+    retired: Vec<&'static str>,
     pub help: bool,
     pub version: bool,
 }
@@ -39,12 +44,63 @@ impl Given {
         }
     }
 
+    pub(super) fn of_file(path: &Path) -> Self {
+        Self {
+            file: Some(path.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// Arguments alone, for finding the file that makes them irrelevant.
+    pub(super) fn read_only_arguments(arguments: &[String]) -> Result<Self, Vec<Mistake>> {
+        let mut given = Self::default();
+        let mut mistakes = Vec::new();
+        given.read_arguments(arguments, &mut mistakes);
+        if mistakes.is_empty() || given.help || given.version {
+            Ok(given)
+        } else {
+            Err(mistakes)
+        }
+    }
+
+    /// A checked value.
+    pub(super) fn set(&mut self, spec: &'static FlagSpec, value: String, source: Source) {
+        self.values.insert(spec.name, (value, source));
+    }
+
+    pub(super) fn retire(&mut self, key: &'static str) {
+        self.retired.push(key);
+    }
+
+    pub(super) fn retired(&self) -> &[&'static str] {
+        &self.retired
+    }
+
+    /// Whether these come from a configuration file.
+    pub fn is_of_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     pub fn text(&self, name: &str) -> Option<&str> {
         debug_assert!(
             flag_table::find(name).is_some(),
             "{name} is not in the table"
         );
-        self.values.get(name).map(String::as_str)
+        self.values.get(name).map(|(value, _)| value.as_str())
+    }
+
+    /// Where a flag was written, for a mistake to name; a flag that was not is named where it
+    /// could have been.
+    pub(super) fn source(&self, name: &str) -> Source {
+        match (self.values.get(name), &self.file) {
+            (Some((_, source)), _) => source.clone(),
+            (None, Some(file)) => Source::File {
+                file: file.display().to_string(),
+                line: None,
+                key: name.to_owned(),
+            },
+            (None, None) => Source::Argument(name.to_owned()),
+        }
     }
 
     /// `None` when it was not given.
@@ -101,60 +157,101 @@ impl Given {
                             }
                         },
                     };
-                    self.take(spec, spec.name.to_owned(), value, mistakes);
+                    let source = Source::Argument(spec.name.to_owned());
+                    self.take(spec, source, value, mistakes);
                 }
             }
         }
     }
 
-    /// An empty variable counts as unset, as it does for etcd.
     fn read_environment(&mut self, environment: &[(String, String)], mistakes: &mut Vec<Mistake>) {
-        let set = |name: &str| {
-            let found = environment
-                .iter()
-                .find(|(key, value)| key == name && !value.is_empty());
-            found.map(|(_, value)| value.as_str())
-        };
         for spec in FLAGS {
-            let suffix = spec.name.to_uppercase().replace('-', "_");
-            let names = [format!("ETCD_{suffix}"), format!("SEALKV_{suffix}")];
-            let [etcd, ours] = [set(&names[0]), set(&names[1])];
-            let (variable, value) = match (etcd, ours) {
-                (None, None) => continue,
-                (Some(_), Some(_)) => {
-                    let [etcd, ours] = names;
-                    mistakes.push(Mistake::new(
-                        spec.name,
-                        Problem::TwoVariables { etcd, ours },
-                    ));
+            let (name, value) = match variable(spec.name, environment) {
+                Ok(None) => continue,
+                Ok(Some(found)) => found,
+                Err(both) => {
+                    mistakes.extend(both);
                     continue;
                 }
-                (Some(value), None) => (&names[0], value),
-                (None, Some(value)) => (&names[1], value),
             };
             if self.values.contains_key(spec.name) {
-                let variable = variable.clone();
-                mistakes.push(Mistake::new(spec.name, Problem::Shadowed { variable }));
+                let problem = Problem::Shadowed { variable: name };
+                mistakes.push(Mistake::new(spec.name, problem));
                 continue;
             }
-            self.take(spec, variable.clone(), value, mistakes);
+            self.take(spec, Source::Variable(name), value, mistakes);
         }
     }
 
     fn take(
         &mut self,
         spec: &'static FlagSpec,
-        source: String,
+        source: Source,
         value: &str,
         mistakes: &mut Vec<Mistake>,
     ) {
         match check_kind(spec.kind, value) {
-            Ok(()) => {
-                self.values.insert(spec.name, value.to_owned());
-            }
-            Err(problem) => mistakes.push(Mistake::new(&source, problem)),
+            Ok(()) => self.set(spec, value.to_owned(), source),
+            Err(problem) => mistakes.push(Mistake::of(source, problem)),
         }
     }
+}
+
+/// The variable that sets a flag, and its value. An empty one counts as unset, as it does for
+/// etcd.
+pub(super) fn variable<'a>(
+    flag: &str,
+    environment: &'a [(String, String)],
+) -> Result<Option<(String, &'a str)>, Vec<Mistake>> {
+    let set = |name: &str| {
+        let found = environment
+            .iter()
+            .find(|(key, value)| key == name && !value.is_empty());
+        found.map(|(_, value)| value.as_str())
+    };
+    let suffix = suffix(flag);
+    let [etcd, ours] = [format!("ETCD_{suffix}"), format!("SEALKV_{suffix}")];
+    match (set(&etcd), set(&ours)) {
+        (None, None) => Ok(None),
+        (Some(value), None) => Ok(Some((etcd, value))),
+        (None, Some(value)) => Ok(Some((ours, value))),
+        (Some(_), Some(_)) => {
+            let problem = Problem::TwoVariables { etcd, ours };
+            Err(vec![Mistake::new(flag, problem)])
+        }
+    }
+}
+
+fn suffix(flag: &str) -> String {
+    flag.to_uppercase().replace('-', "_")
+}
+
+/// The names of all variables that set flags.
+pub(super) fn set_variables(environment: &[(String, String)]) -> impl Iterator<Item = &str> {
+    ours(environment).filter_map(|(name, flag)| flag.map(|_| name))
+}
+
+/// The variables that look like ours and set no flag: a misspelt one must not pass in silence.
+pub(super) fn unknown_variables(environment: &[(String, String)]) -> impl Iterator<Item = &str> {
+    ours(environment)
+        .filter(|(name, flag)| flag.is_none() && *name != ENDPOINTS)
+        .map(|(name, _)| name)
+}
+
+/// Of the subcommands.
+const ENDPOINTS: &str = "SEALKV_ENDPOINTS";
+
+fn ours(
+    environment: &[(String, String)],
+) -> impl Iterator<Item = (&str, Option<&'static FlagSpec>)> {
+    let set = environment.iter().filter(|(_, value)| !value.is_empty());
+    set.filter_map(|(name, _)| {
+        let rest = name
+            .strip_prefix("ETCD_")
+            .or_else(|| name.strip_prefix("SEALKV_"))?;
+        let flag = FLAGS.iter().find(|flag| suffix(flag.name) == rest);
+        Some((name.as_str(), flag))
+    })
 }
 
 struct Argument<'a> {
@@ -175,7 +272,7 @@ impl<'a> Argument<'a> {
     }
 }
 
-fn check_kind(kind: Kind, value: &str) -> Result<(), Problem> {
+pub(super) fn check_kind(kind: Kind, value: &str) -> Result<(), Problem> {
     let (parses, problem) = match kind {
         Kind::Text => (true, Problem::NoValue),
         Kind::Bool => (parse_bool(value).is_some(), Problem::Bool),

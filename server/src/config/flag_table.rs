@@ -24,8 +24,6 @@ pub enum Standing {
     Meaningless,
     /// Refused by name, unless its value is the one that this release behaves by anyway.
     Absent { unless: &'static str },
-    /// As `Absent`; the message adds that nothing runs with less protection than was asked for.
-    AbsentProtection { unless: &'static str },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,18 +124,6 @@ const fn absent(group: Group, kind: Kind, name: &'static str, unless: &'static s
     }
 }
 
-const fn protection(kind: Kind, name: &'static str, unless: &'static str) -> FlagSpec {
-    let standing = Standing::AbsentProtection { unless };
-    FlagSpec {
-        name,
-        group: Group::Security,
-        kind,
-        default: unless,
-        standing,
-        help: "",
-    }
-}
-
 use Group::{
     Auth, Clustering, Features, Keys, Logging, Member, Monitoring, Security, Tracing, Unsafe,
 };
@@ -202,7 +188,14 @@ pub const FLAGS: &[FlagSpec] = &[
         "http://localhost:2379",
         "List of URLs to listen on for client traffic, gRPC and HTTP on one port (http, https, unix, unixs).",
     ),
-    absent(Member, Text, "listen-client-http-urls", ""),
+    works(
+        Member,
+        Text,
+        "listen-client-http-urls",
+        "",
+        "List of URLs to listen on for http-only client traffic; the client URLs then serve gRPC \
+         alone.",
+    ),
     meaningless(Member, Unsigned, "max-snapshots"),
     meaningless(Member, Unsigned, "max-wals"),
     absent(Member, Bool, "memory-mlock", "false"),
@@ -261,11 +254,23 @@ pub const FLAGS: &[FlagSpec] = &[
         "Set SO_REUSEPORT on listeners, so that several processes may share a port.",
     ),
     meaningless(Member, Bool, "socket-reuse-address"),
-    absent(Member, Bool, "enable-grpc-gateway", "false"),
+    works(
+        Member,
+        Bool,
+        "enable-grpc-gateway",
+        "true",
+        "Serve the JSON gateway under /v3/.",
+    ),
     meaningless(Member, Duration, "raft-read-timeout"),
     meaningless(Member, Duration, "raft-write-timeout"),
     absent(Member, Text, "feature-gates", ""),
-    absent(Member, Text, "config-file", ""),
+    works(
+        Member,
+        Text,
+        "config-file",
+        "",
+        "Path to a YAML file with etcd's keys; flags and variables beside it are ignored.",
+    ),
     works(
         Keys,
         Text,
@@ -507,14 +512,40 @@ pub const FLAGS: &[FlagSpec] = &[
         "",
         "Maximum TLS version spoken. Possible values: TLS1.2, TLS1.3.",
     ),
-    protection(Text, "cors", "*"),
-    protection(Text, "host-whitelist", "*"),
+    works(
+        Security,
+        Text,
+        "cors",
+        "*",
+        "Comma-separated list of origins for CORS, or cross-origin resource sharing (empty or * \
+         means allow all).",
+    ),
+    works(
+        Security,
+        Text,
+        "host-whitelist",
+        "*",
+        "Comma-separated list of acceptable hostnames from HTTP client requests, if the server is \
+         not secure (empty or * means allow all).",
+    ),
     absent(Auth, Text, "auth-token", "simple"),
     absent(Auth, Unsigned, "auth-token-ttl", "300"),
     meaningless(Auth, Unsigned, "bcrypt-cost"),
     absent(Monitoring, Bool, "enable-pprof", "false"),
-    absent(Monitoring, Text, "metrics", "basic"),
-    absent(Monitoring, Text, "listen-metrics-urls", ""),
+    works(
+        Monitoring,
+        Text,
+        "metrics",
+        "basic",
+        "Set level of detail for exported metrics; extensive includes how long gRPC calls take.",
+    ),
+    works(
+        Monitoring,
+        Text,
+        "listen-metrics-urls",
+        "",
+        "List of URLs to listen on for the /metrics and /health endpoints, besides the client URLs.",
+    ),
     works(
         Logging,
         Text,
@@ -534,11 +565,32 @@ pub const FLAGS: &[FlagSpec] = &[
         Text,
         "log-outputs",
         "default",
-        "Where the log goes: default or stderr.",
+        "Where the log goes: default (stderr), or a list of stderr, stdout and files, or \
+         systemd/journal alone.",
     ),
-    meaningless(Logging, Text, "logger"),
-    absent(Logging, Bool, "enable-log-rotation", "false"),
-    meaningless(Logging, Text, "log-rotation-config-json"),
+    works(
+        Logging,
+        Text,
+        "logger",
+        "zap",
+        "The form of the log's lines; only etcd's, zap.",
+    ),
+    works(
+        Logging,
+        Bool,
+        "enable-log-rotation",
+        "false",
+        "Set the one file among --log-outputs aside when it is full.",
+    ),
+    works(
+        Logging,
+        Text,
+        "log-rotation-config-json",
+        "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \
+         \"compress\": false}",
+        "When (maxsize in MB) and for how long (maxage in days, maxbackups in files; 0: for ever), \
+         and whether compressed (gzip).",
+    ),
     works(
         Logging,
         Duration,

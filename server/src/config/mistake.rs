@@ -9,13 +9,26 @@ use std::time::Duration;
 use super::cluster::ClusterError;
 use super::duration::show_duration;
 use super::tls::TlsMistake;
-use super::url::UrlError;
+use super::url::{MemberUrl, UrlError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// A flag without its dashes, a variable, or a word that is neither.
-    source: String,
+    source: Source,
     problem: Problem,
+}
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A flag without its dashes, or a word that is none.
+    Argument(String),
+    Variable(String),
+    /// A key of the configuration file; no line for what is missing from it.
+    File {
+        file: String,
+        line: Option<u64>,
+        key: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,11 +56,6 @@ pub enum Problem {
     Absent,
     #[error("not implemented by this release; only {unless} is accepted")]
     AbsentUnless { unless: &'static str },
-    #[error(
-        "not implemented by this release, and a server does not start with less protection than \
-         was asked for"
-    )]
-    ProtectionAbsent,
     #[error("must not be empty")]
     Empty,
     #[error("must be {allowed}")]
@@ -76,35 +84,89 @@ pub enum Problem {
     OtherProvider { provider: &'static str },
     #[error("is required with --key-provider=passphrase")]
     PassphraseUnset,
+    #[error(
+        "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
+    )]
+    BothOn { url: MemberUrl },
+    #[error("{origin:?} is no origin: it must be http://HOST or https://HOST, maybe with a port")]
+    NotAnOrigin { origin: String },
+    #[error("{output} does not go with other outputs")]
+    OutputNotAlone { output: &'static str },
+    #[error("{why}")]
+    RotationJson { why: String },
+    #[error("needs exactly one file among --log-outputs")]
+    RotationNeedsOneFile,
+
+    #[error("cannot read {path}: {error}")]
+    FileUnread { path: String, error: String },
+    #[error("{why}")]
+    Yaml { why: String },
+    #[error("is no key of etcd's configuration file and no flag of this server")]
+    UnknownKey,
+    #[error("must be {wanted}")]
+    WrongType { wanted: &'static str },
+    #[error("belongs under {section}")]
+    InSection { section: &'static str },
+    #[error("belongs at the top of the file")]
+    AtTop,
 }
 
 impl Mistake {
+    /// Of a flag, a variable or a word of the command line.
     pub fn new(source: &str, problem: impl Into<Problem>) -> Self {
+        let is_variable = source.starts_with("ETCD_") || source.starts_with("SEALKV_");
+        let wrap = if is_variable {
+            Source::Variable
+        } else {
+            Source::Argument
+        };
         Self {
-            source: source.to_owned(),
+            source: wrap(source.to_owned()),
             problem: problem.into(),
         }
     }
 
-    pub fn problem(&self) -> &Problem {
-        &self.problem
+    pub(super) fn of(source: Source, problem: Problem) -> Self {
+        Self { source, problem }
     }
 
-    fn is_variable(&self) -> bool {
-        self.source.starts_with("ETCD_") || self.source.starts_with("SEALKV_")
+    pub(super) fn in_file(file: &str, line: Option<u64>, key: &str, problem: Problem) -> Self {
+        let source = Source::File {
+            file: file.to_owned(),
+            line,
+            key: key.to_owned(),
+        };
+        Self { source, problem }
+    }
+
+    pub fn problem(&self) -> &Problem {
+        &self.problem
     }
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, problem } = self;
-        match problem {
-            Problem::NotAFlag => write!(f, "{source:?} {problem}"),
-            Problem::ElectionTooShort { .. } | Problem::ElectionTooLong { .. } => {
-                write!(f, "--{source}{problem}")
+        match (source, problem) {
+            (Source::Argument(word), Problem::NotAFlag) => write!(f, "{word:?} {problem}"),
+            (_, Problem::ElectionTooShort { .. } | Problem::ElectionTooLong { .. }) => {
+                write!(f, "{source}{problem}")
             }
-            _ if self.is_variable() => write!(f, "{source}: {problem}"),
-            _ => write!(f, "--{source}: {problem}"),
+            (Source::File { key, .. }, _) if key.is_empty() => write!(f, "{source}{problem}"),
+            _ => write!(f, "{source}: {problem}"),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Argument(flag) => write!(f, "--{flag}"),
+            Self::Variable(name) => f.write_str(name),
+            Self::File { file, line, key } => match line {
+                Some(line) => write!(f, "{file}:{line}: {key}"),
+                None => write!(f, "{file}: {key}"),
+            },
         }
     }
 }

@@ -4,25 +4,29 @@
 //! its flag; no flag is taken and ignored.
 //! Not known here: the data directory, sockets, how to open a key.
 
+mod allow_list;
 mod cluster;
+mod config_file;
 mod duration;
 mod flag_syntax;
 mod flag_table;
 mod help;
+mod log;
 mod mistake;
 mod settle;
 mod tls;
 mod url;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use allow_list::AllowList;
 pub use cluster::{ClusterError, InitialCluster};
 pub use duration::{parse_duration, show_duration};
 pub use flag_syntax::Given;
 pub use flag_table::{FLAGS, FlagSpec, Group, Kind, Standing};
-pub use help::flags_help;
-pub use mistake::{Mistake, Problem};
+pub use help::{flags_help, flags_markdown};
+pub use mistake::{Mistake, Problem, Source};
 pub use tls::{
     AllowedNames, CipherSuite, OwnCertificate, PemPair, SelfSigned, TlsSettings, TlsVersion,
     TlsVersions,
@@ -40,6 +44,16 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Sorted, as all lists of URLs here.
     pub listen_client_urls: Vec<MemberUrl>,
+    /// HTTP moves here from the client URLs; empty: it stays with them.
+    pub listen_client_http_urls: Vec<MemberUrl>,
+    pub listen_metrics_urls: Vec<MemberUrl>,
+    pub json_gateway: bool,
+    /// Origins whose pages may read answers.
+    pub cors: AllowList,
+    /// Hosts that plain HTTP requests may name.
+    pub host_whitelist: AllowList,
+    /// How long calls take is counted too.
+    pub extensive_metrics: bool,
     pub advertise_client_urls: Vec<MemberUrl>,
     pub listen_peer_urls: Vec<MemberUrl>,
     pub advertise_peer_urls: Vec<MemberUrl>,
@@ -68,8 +82,23 @@ pub struct Config {
     pub key_source: KeySource,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
+    /// At least one.
+    pub log_outputs: Vec<LogOutput>,
+    /// `None`: files grow.
+    pub log_rotation: Option<LogRotation>,
     /// Flags that were given and cannot mean anything here: each is logged once.
     pub meaningless_flags: Vec<&'static str>,
+    /// Variables that look like flags and are none.
+    pub unknown_variables: Vec<String>,
+    /// Where all this was read from, if not from flags and variables.
+    pub file: Option<ConfigFile>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFile {
+    pub path: PathBuf,
+    /// Flags and variables that were given beside it, which etcd ignores then, and so do we.
+    pub ignored: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +145,36 @@ pub enum LogFormat {
     Console,
 }
 
+impl LogLevel {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogOutput {
+    Stderr,
+    Stdout,
+    Journal,
+    File(PathBuf),
+}
+
+/// When a log file is set aside, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRotation {
+    pub bytes_max: u64,
+    pub age_days_max: Option<u32>,
+    pub backups_max: Option<usize>,
+    /// Name them by the machine's time zone instead of UTC.
+    pub local_time: bool,
+    pub compress: bool,
+}
+
 /// What a command line without a subcommand asks for.
 #[derive(Debug)]
 pub enum Asked {
@@ -147,20 +206,62 @@ impl ConfigError {
     }
 }
 
+/// A flag wins here over its variables, since etcd lets it.
+fn named_file(
+    arguments: &Given,
+    environment: &[(String, String)],
+) -> Result<Option<PathBuf>, Vec<Mistake>> {
+    let from = match arguments.text("config-file") {
+        Some(path) => Some(path),
+        None => flag_syntax::variable("config-file", environment)?.map(|(_, path)| path),
+    };
+    Ok(from.filter(|path| !path.is_empty()).map(PathBuf::from))
+}
+
 impl Config {
     /// Arguments without the program's name; the environment as pairs.
     pub fn ask(
         arguments: &[String],
         environment: &[(String, String)],
     ) -> Result<Asked, ConfigError> {
-        let given = Given::read(arguments, environment).map_err(ConfigError::Flags)?;
-        if given.help {
+        let alone = Given::read_only_arguments(arguments).map_err(ConfigError::Flags)?;
+        if alone.help {
             return Ok(Asked::Help);
         }
-        if given.version {
+        if alone.version {
             return Ok(Asked::Version);
         }
-        let config = settle::settle(&given).map_err(ConfigError::Configuration)?;
+        if let Some(path) = named_file(&alone, environment).map_err(ConfigError::Flags)? {
+            return Self::from_file(&path, &alone, environment);
+        }
+        let given = Given::read(arguments, environment).map_err(ConfigError::Flags)?;
+        let mut config = settle::settle(&given).map_err(ConfigError::Configuration)?;
+        let unknown = flag_syntax::unknown_variables(environment);
+        config.unknown_variables = unknown.map(str::to_owned).collect();
+        Ok(Asked::Serve(Box::new(config)))
+    }
+
+    /// The file alone decides, as in etcd; what stood beside it is kept for a warning.
+    fn from_file(
+        path: &Path,
+        beside: &Given,
+        environment: &[(String, String)],
+    ) -> Result<Asked, ConfigError> {
+        let given = config_file::read(path).map_err(ConfigError::Configuration)?;
+        let mut config = settle::settle(&given).map_err(ConfigError::Configuration)?;
+        let flags = beside.specs().map(|(spec, _)| format!("--{}", spec.name));
+        let variables = flag_syntax::set_variables(environment).map(str::to_owned);
+        let ignored = flags.chain(variables).filter(|name| {
+            !matches!(
+                name.as_str(),
+                "--config-file" | "ETCD_CONFIG_FILE" | "SEALKV_CONFIG_FILE"
+            )
+        });
+        config.file = Some(ConfigFile {
+            path: path.to_owned(),
+            ignored: ignored.collect(),
+        });
+        config.meaningless_flags.extend(given.retired());
         Ok(Asked::Serve(Box::new(config)))
     }
 

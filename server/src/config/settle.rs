@@ -12,7 +12,7 @@ use super::flag_table::{FlagSpec, Kind, Standing};
 use super::mistake::{Mistake, Problem};
 use super::tls;
 use super::url::{MemberUrl, UrlError};
-use super::{ClusterState, Config, Keepalive, KeySource, LogFormat, LogLevel};
+use super::{AllowList, ClusterState, Config, Keepalive, KeySource};
 
 const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -33,14 +33,15 @@ pub(super) fn settle(given: &Given) -> Result<Config, Vec<Mistake>> {
     }
 }
 
-struct Settling<'a> {
-    given: &'a Given,
+pub(super) struct Settling<'a> {
+    pub(super) given: &'a Given,
     mistakes: Vec<Mistake>,
 }
 
 impl Settling<'_> {
-    fn mistake(&mut self, flag: &str, problem: impl Into<Problem>) {
-        self.mistakes.push(Mistake::new(flag, problem));
+    pub(super) fn mistake(&mut self, flag: &str, problem: impl Into<Problem>) {
+        let source = self.given.source(flag);
+        self.mistakes.push(Mistake::of(source, problem.into()));
     }
 
     /// Refuses what this release does not do; returns what cannot mean anything.
@@ -50,14 +51,10 @@ impl Settling<'_> {
             match spec.standing {
                 Standing::Effective => {}
                 Standing::Meaningless => meaningless.push(spec.name),
-                Standing::Absent { unless } | Standing::AbsentProtection { unless }
-                    if same_value(spec, value, unless) => {}
+                Standing::Absent { unless } if same_value(spec, value, unless) => {}
                 Standing::Absent { unless: "" } => self.mistake(spec.name, Problem::Absent),
                 Standing::Absent { unless } => {
                     self.mistake(spec.name, Problem::AbsentUnless { unless });
-                }
-                Standing::AbsentProtection { .. } => {
-                    self.mistake(spec.name, Problem::ProtectionAbsent);
                 }
             }
         }
@@ -72,10 +69,18 @@ impl Settling<'_> {
             _ => PathBuf::from(format!("{name}.sealkv")),
         };
         let listen_client_urls = self.listen_urls("listen-client-urls", "http://localhost:2379");
+        let listen_client_http_urls = self.more_listen_urls("listen-client-http-urls");
+        let listen_metrics_urls = self.more_listen_urls("listen-metrics-urls");
+        self.http_urls_stand_alone(
+            listen_client_urls.as_deref(),
+            listen_client_http_urls.as_deref(),
+        );
         let listen_peer_urls = self.listen_urls("listen-peer-urls", "http://localhost:2380");
         let advertise_client_urls =
             self.advertised_urls("advertise-client-urls", "http://localhost:2379");
-        if self.given.text("listen-client-urls").is_some()
+        // etcd asks for it on a command line, not in a file.
+        if !self.given.is_of_file()
+            && self.given.text("listen-client-urls").is_some()
             && self.given.text("advertise-client-urls").is_none()
         {
             self.mistake("advertise-client-urls", Problem::AdvertiseUnset);
@@ -89,13 +94,18 @@ impl Settling<'_> {
         let (client_tls, peer_tls) = tls::settle(
             self.given,
             &data_dir,
-            listen_client_urls.as_deref().unwrap_or_default(),
-            listen_peer_urls.as_deref().unwrap_or_default(),
+            &tls::Listens {
+                client: listen_client_urls.as_deref().unwrap_or_default(),
+                client_http: listen_client_http_urls.as_deref().unwrap_or_default(),
+                metrics: listen_metrics_urls.as_deref().unwrap_or_default(),
+                peer: listen_peer_urls.as_deref().unwrap_or_default(),
+            },
             &mut self.mistakes,
         );
         let log_level = self.log_level();
         let log_format = self.log_format();
-        self.log_outputs();
+        let log_outputs = self.log_outputs();
+        let log_rotation = self.log_rotation(&log_outputs);
         Some(Config {
             initial_cluster_token: self.not_empty("initial-cluster-token", "etcd-cluster"),
             snapshot_count: self.at_least_one("snapshot-count", 10_000),
@@ -117,6 +127,12 @@ impl Settling<'_> {
             name,
             data_dir,
             listen_client_urls: listen_client_urls?,
+            listen_client_http_urls: listen_client_http_urls?,
+            listen_metrics_urls: listen_metrics_urls?,
+            json_gateway: self.given.bool("enable-grpc-gateway").unwrap_or(true),
+            cors: self.cors(),
+            host_whitelist: AllowList::parse(self.given.text("host-whitelist").unwrap_or("*")),
+            extensive_metrics: self.extensive_metrics(),
             advertise_client_urls: advertise_client_urls?,
             listen_peer_urls: listen_peer_urls?,
             advertise_peer_urls: advertise_peer_urls?,
@@ -127,7 +143,11 @@ impl Settling<'_> {
             key_source: key_source?,
             log_level,
             log_format,
+            log_outputs,
+            log_rotation,
             meaningless_flags,
+            unknown_variables: Vec::new(),
+            file: None,
         })
     }
 
@@ -238,6 +258,45 @@ impl Settling<'_> {
         self.urls(flag, default, MemberUrl::check_bindable)
     }
 
+    /// None by default.
+    fn more_listen_urls(&mut self, flag: &'static str) -> Option<Vec<MemberUrl>> {
+        match self.given.text(flag) {
+            None | Some("") => Some(Vec::new()),
+            Some(_) => self.listen_urls(flag, ""),
+        }
+    }
+
+    fn http_urls_stand_alone(&mut self, all: Option<&[MemberUrl]>, http: Option<&[MemberUrl]>) {
+        let (all, http) = (all.unwrap_or_default(), http.unwrap_or_default());
+        let same = |one: &MemberUrl| all.iter().any(|other| other.place() == one.place());
+        if let Some(url) = http.iter().find(|url| same(url)) {
+            let url = url.clone();
+            self.mistake("listen-client-http-urls", Problem::BothOn { url });
+        }
+    }
+
+    fn cors(&mut self) -> AllowList {
+        let origins = AllowList::parse(self.given.text("cors").unwrap_or("*"));
+        let wrong = |origin: &str| origin != "*" && !is_origin(origin);
+        if let Some(origin) = origins.names().find(|origin| wrong(origin)) {
+            let origin = origin.to_owned();
+            self.mistake("cors", Problem::NotAnOrigin { origin });
+        }
+        origins
+    }
+
+    fn extensive_metrics(&mut self) -> bool {
+        match self.given.text("metrics").unwrap_or("basic") {
+            "basic" => false,
+            "extensive" => true,
+            _ => {
+                let allowed = "basic or extensive";
+                self.mistake("metrics", Problem::Choice { allowed });
+                false
+            }
+        }
+    }
+
     fn advertised_urls(&mut self, flag: &'static str, default: &str) -> Option<Vec<MemberUrl>> {
         self.urls(flag, default, MemberUrl::check_dialable)
     }
@@ -323,48 +382,14 @@ impl Settling<'_> {
             }
         }
     }
+}
 
-    fn log_level(&mut self) -> LogLevel {
-        match self.given.text("log-level").unwrap_or("info") {
-            "debug" => LogLevel::Debug,
-            "info" => LogLevel::Info,
-            "warn" => LogLevel::Warn,
-            // Nothing is logged above error here.
-            "error" | "dpanic" | "panic" | "fatal" => LogLevel::Error,
-            _ => {
-                let allowed = "debug, info, warn, error, panic or fatal";
-                self.mistake("log-level", Problem::Choice { allowed });
-                LogLevel::Info
-            }
-        }
-    }
-
-    fn log_format(&mut self) -> LogFormat {
-        match self.given.text("log-format").unwrap_or("json") {
-            "json" => LogFormat::Json,
-            "console" => LogFormat::Console,
-            _ => {
-                self.mistake(
-                    "log-format",
-                    Problem::Choice {
-                        allowed: "json or console",
-                    },
-                );
-                LogFormat::Json
-            }
-        }
-    }
-
-    fn log_outputs(&mut self) {
-        let outputs = self.given.text("log-outputs").unwrap_or("default");
-        if outputs
-            .split(',')
-            .any(|output| !matches!(output, "default" | "stderr"))
-        {
-            let allowed = "default or stderr: others are not implemented by this release";
-            self.mistake("log-outputs", Problem::Choice { allowed });
-        }
-    }
+/// As browsers write one: a scheme and a host, maybe with a port.
+fn is_origin(given: &str) -> bool {
+    let rest = given
+        .strip_prefix("http://")
+        .or_else(|| given.strip_prefix("https://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '?', '#', ' ', '@']))
 }
 
 /// `DATA_DIR.key`, beside the directory and never in it.
@@ -478,12 +503,6 @@ mod tests {
     }
 
     #[test]
-    fn protection_that_is_missing_is_refused_and_its_absence_is_not() {
-        assert!(mistakes(&["--cors=https://a"])[0].contains("less protection"));
-        ask(&["--client-cert-auth=false", "--cert-file=", "--auto-tls=f"]).unwrap();
-    }
-
-    #[test]
     fn an_absent_flag_may_say_what_holds_anyway() {
         ask(&[
             "--pre-vote=1",
@@ -563,6 +582,35 @@ mod tests {
     }
 
     #[test]
+    fn http_moves_to_its_own_urls_and_never_shares_them() {
+        let config = ask(&[]).unwrap();
+        assert!(config.json_gateway && config.cors.allows_all());
+        assert!(config.listen_client_http_urls.is_empty());
+        let config = ask(&[
+            "--listen-client-http-urls=http://localhost:1",
+            "--listen-metrics-urls=http://localhost:2,http://127.0.0.1:3",
+            "--enable-grpc-gateway=false",
+            "--cors=https://a,http://b:1",
+            "--host-whitelist=a,b",
+            "--metrics=extensive",
+        ])
+        .unwrap();
+        assert_eq!(config.listen_metrics_urls.len(), 2);
+        assert!(!config.json_gateway && config.extensive_metrics);
+        assert!(config.cors.allows("https://a") && !config.host_whitelist.allows("c"));
+        assert_eq!(
+            mistakes(&["--listen-client-http-urls=http://localhost:2379"]),
+            [
+                "--listen-client-http-urls: cannot bind both --listen-client-urls and \
+                 --listen-client-http-urls on the same url http://localhost:2379"
+            ]
+        );
+        for wrong in ["--cors=a.example", "--cors=https://a/b", "--metrics=all"] {
+            assert_eq!(mistakes(&[wrong]).len(), 1, "{wrong}");
+        }
+    }
+
+    #[test]
     fn limits_can_be_lifted_and_refuse_nonsense() {
         assert_eq!(
             ask(&["--quota-backend-bytes=-1"]).unwrap().quota_bytes,
@@ -580,7 +628,10 @@ mod tests {
             "--max-request-bytes=99999999999",
             "--watch-progress-notify-interval=1ms",
             "--snapshot-count=0",
-            "--log-outputs=/var/log/x",
+            "--log-outputs=default,/var/log/x",
+            "--log-outputs=stderr,",
+            "--logger=capnslog",
+            "--enable-log-rotation",
         ] {
             assert_eq!(mistakes(&[wrong]).len(), 1, "{wrong}");
         }

@@ -95,6 +95,10 @@ pub enum TlsMistake {
         "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme"
     )]
     ClientPairUnset { url: MemberUrl },
+    #[error(
+        "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
+    )]
+    MetricsPairUnset,
     #[error("cannot listen on TLS for {url}: KeyFile and CertFile are not presented")]
     PeerPairUnset { url: MemberUrl },
     #[error(
@@ -245,12 +249,19 @@ const PEER: Names = Names {
     fixtures: "fixtures/peer",
 };
 
+/// Where a member listens.
+pub(super) struct Listens<'a> {
+    pub(super) client: &'a [MemberUrl],
+    pub(super) client_http: &'a [MemberUrl],
+    pub(super) metrics: &'a [MemberUrl],
+    pub(super) peer: &'a [MemberUrl],
+}
+
 /// Goes on after a mistake; what it returns beside mistakes is of no use.
 pub(super) fn settle(
     given: &Given,
     data_dir: &Path,
-    listen_client_urls: &[MemberUrl],
-    listen_peer_urls: &[MemberUrl],
+    listens: &Listens<'_>,
     mistakes: &mut Vec<Mistake>,
 ) -> (TlsSettings, TlsSettings) {
     let mut settling = Settling {
@@ -260,21 +271,34 @@ pub(super) fn settle(
     };
     let versions = settling.versions();
     let cipher_suites = settling.cipher_suites(versions);
-    let client = settling.endpoint(&CLIENT, listen_client_urls, versions, &cipher_suites);
-    let peer = settling.endpoint(&PEER, listen_peer_urls, versions, &cipher_suites);
+    let clients = [listens.client, listens.client_http].concat();
+    let client = settling.endpoint(&CLIENT, &clients, versions, &cipher_suites);
+    let peer = settling.endpoint(&PEER, listens.peer, versions, &cipher_suites);
     settling.client_checks(&client);
-    let unprovided = |settings: &TlsSettings, urls: &[MemberUrl]| {
-        let secure = urls.iter().find(|url| url.is_secure());
-        let provided = settings.certificate != OwnCertificate::None;
-        secure.filter(|_| !provided).cloned()
-    };
-    if let Some(url) = unprovided(&client, listen_client_urls) {
-        settling.mistake("listen-client-urls", TlsMistake::ClientPairUnset { url });
+    if client.certificate == OwnCertificate::None {
+        for (flag, urls) in [
+            ("listen-client-urls", listens.client),
+            ("listen-client-http-urls", listens.client_http),
+        ] {
+            if let Some(url) = secure(urls) {
+                settling.mistake(flag, TlsMistake::ClientPairUnset { url });
+            }
+        }
+        if secure(listens.metrics).is_some() {
+            settling.mistake("listen-metrics-urls", TlsMistake::MetricsPairUnset);
+        }
     }
-    if let Some(url) = unprovided(&peer, listen_peer_urls) {
+    if peer.certificate == OwnCertificate::None
+        && let Some(url) = secure(listens.peer)
+    {
         settling.mistake("listen-peer-urls", TlsMistake::PeerPairUnset { url });
     }
     (client, peer)
+}
+
+/// The first one, if there is any.
+fn secure(urls: &[MemberUrl]) -> Option<MemberUrl> {
+    urls.iter().find(|url| url.is_secure()).cloned()
 }
 
 struct Settling<'a> {
@@ -285,7 +309,8 @@ struct Settling<'a> {
 
 impl Settling<'_> {
     fn mistake(&mut self, flag: &str, mistake: TlsMistake) {
-        self.mistakes.push(Mistake::new(flag, mistake));
+        let source = self.given.source(flag);
+        self.mistakes.push(Mistake::of(source, mistake.into()));
     }
 
     /// An empty path is none, as for etcd.

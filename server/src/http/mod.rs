@@ -1,11 +1,15 @@
-//! The pages beside gRPC on the client port: health, version, metrics.
+//! HTTP beside gRPC on the client port: the JSON gateway, and the pages for health, version and
+//! metrics.
 //!
 //! Promise: paths, methods, bodies and codes are etcd's; a healthy answer was earned by a read
-//! that went the way of every client's; no request body is ever read.
+//! that went the way of every client's; no page but the gateway's reads a request body.
 //! Not known here: raft, storage and keys; a [`Node`] answers for them.
 
+mod front_door;
+mod gateway;
 mod health;
 mod node;
+mod variables;
 
 use axum::Router;
 use axum::body::Body;
@@ -17,19 +21,35 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use crate::config::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::metrics;
 
+pub use front_door::FrontDoor;
+pub use gateway::Gateway;
 pub use node::{AlarmKind, Condition, MemberAlarm, Node};
 
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NOSNIFF: (HeaderName, HeaderValue) =
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 
-/// All pages of a member.
-pub fn pages<N: Node>(node: N) -> Router {
-    let metrics_of = node.clone();
-    health::routes(node)
+/// Everything on a client port but gRPC; without a gateway, `/v3/` is not there.
+pub fn client_pages<N: Node>(node: N, gateway: Option<Gateway>, door: FrontDoor) -> Router {
+    let variables_of = node.clone();
+    let variables = move |method| variables::page(variables_of.clone(), method);
+    let mut router = observed(node)
         .route("/version", any(version))
-        .route("/metrics", any(move || metrics_page(metrics_of.clone())))
-        .fallback(not_found)
+        .route("/debug/vars", any(variables));
+    if let Some(gateway) = gateway {
+        router = router.merge(gateway.router());
+    }
+    door.before(router.fallback(not_found))
+}
+
+/// What a port of `--listen-metrics-urls` tells.
+pub fn metrics_pages<N: Node>(node: N) -> Router {
+    observed(node).fallback(not_found)
+}
+
+fn observed<N: Node>(node: N) -> Router {
+    let metrics_of = node.clone();
+    health::routes(node).route("/metrics", any(move || metrics_page(metrics_of.clone())))
 }
 
 /// Only what a peer port tells everybody.

@@ -22,6 +22,9 @@ pub trait Node: Clone + Send + Sync + 'static {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Condition {
     pub member_id: u64,
+    /// 0 for none.
+    pub leader_id: u64,
+    pub term: u64,
     pub has_leader: bool,
     pub is_leader: bool,
     pub is_learner: bool,

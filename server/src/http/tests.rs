@@ -6,6 +6,7 @@ use http_body_util::BodyExt as _;
 use tower_service::Service as _;
 
 use super::*;
+use crate::config::AllowList;
 
 #[derive(Clone, Default)]
 struct Told {
@@ -55,6 +56,14 @@ fn with_alarm(kind: AlarmKind) -> Told {
             kind,
         })
     })
+}
+
+fn pages(node: Told) -> Router {
+    let door = FrontDoor {
+        origins: AllowList::parse("*"),
+        hosts: AllowList::parse("*"),
+    };
+    client_pages(node, None, door)
 }
 
 async fn ask(node: Told, method: Method, path: &str) -> (StatusCode, Response<()>, String) {

@@ -64,10 +64,8 @@ impl Consensus {
             member: self.member_id(),
             seq: ticket.seq,
         };
-        let header = Header {
-            flags,
-            ..Header::new(request)
-        };
+        let mut header = Header::of(request, &permitted);
+        header.flags |= flags;
         let encoded = Command {
             header,
             body: permitted.into_request(),
@@ -128,7 +126,8 @@ impl Consensus {
             member: self.member_id(),
             seq: ticket.seq,
         };
-        let encoded = Command::new(Header::new(request), permitted.into_request()).encode();
+        let header = Header::of(request, &permitted);
+        let encoded = Command::new(header, permitted.into_request()).encode();
         let proposed = self.propose_here(&mut ticket, leadership.term, encoded);
         match tokio::time::timeout(self.request_timeout(), proposed).await {
             Ok(Ok(answer)) => answer,

@@ -7,7 +7,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use super::{Edge, status};
-use crate::access::{Denied, Identity, Permitted};
+use crate::access::{Denied, Guarded, Identity, Permitted};
 
 /// Elections without a leader after which a stream that asks for one is ended.
 const LEADERLESS_MAX: u32 = 3;
@@ -42,7 +42,11 @@ impl Edge {
         Ok(Identity::Anyone)
     }
 
-    pub(super) fn permit<T>(&self, who: &Identity, request: T) -> Result<Permitted<T>, Denied> {
+    pub(super) fn permit<T: Guarded>(
+        &self,
+        who: &Identity,
+        request: T,
+    ) -> Result<Permitted<T>, Denied> {
         self.door.permit(who, request)
     }
 

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::gate::{AtLearner, requires_leader};
 use super::{Edge, header, parse, status};
-use crate::access::{Identity, Permitted};
+use crate::access::{Guarded, Identity, Need};
 use crate::command::{LeaseGrant, LeaseRevoke};
 use crate::mvcc::read_view::ReadView;
 use crate::replica::LeaseError;
@@ -45,9 +45,32 @@ impl Renewals {
     }
 }
 
-/// A lease that is asked about or kept alive.
-#[derive(Clone, Copy)]
-struct LeaseId(i64);
+/// A lease that is kept alive.
+struct KeepAlive {
+    id: i64,
+}
+
+impl Guarded for KeepAlive {
+    fn needs(&self) -> Vec<Need<'_>> {
+        vec![Need::User, Need::WriteAttached(self.id)]
+    }
+}
+
+/// A lease that is asked about, maybe with its keys.
+struct TimeToLive {
+    id: i64,
+    keys: bool,
+}
+
+impl Guarded for TimeToLive {
+    fn needs(&self) -> Vec<Need<'_>> {
+        let mut needs = vec![Need::User];
+        if self.keys {
+            needs.push(Need::ReadAttached(self.id));
+        }
+        needs
+    }
+}
 
 fn same<B: Clone>(_: &ReadView, body: &B) -> Result<B, SealerError> {
     Ok(body.clone())
@@ -116,8 +139,8 @@ impl Lease for Edge {
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
-        let lease = self.permit(&who, LeaseId(id))?.into_request();
-        let left = self.replica.lease_remaining(lease.0).await;
+        self.permit(&who, TimeToLive { id, keys })?;
+        let left = self.replica.lease_remaining(id).await;
         let view = self.replica.view();
         let header = header::full(&*self.replica, view.revision);
         let gone = pb::LeaseTimeToLiveResponse {
@@ -165,9 +188,9 @@ impl Lease for Edge {
 impl Edge {
     /// The header is taken before the renewal: what it says was so when the lease still lived.
     async fn renew(&self, who: &Identity, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
-        let lease: Permitted<LeaseId> = self.permit(who, LeaseId(id))?;
+        self.permit(who, KeepAlive { id })?;
         let header = header::full(&*self.replica, self.replica.view().revision);
-        let ttl = match self.replica.keep_alive(lease.request().0).await {
+        let ttl = match self.replica.keep_alive(id).await {
             Ok(ttl) => ttl,
             Err(LeaseError::NotFound) => 0,
             Err(error) => return Err(error.into()),

@@ -5,13 +5,17 @@
 //! had no effect.
 //! Not known here: openraft, storage engines, sockets.
 
+mod agent;
 mod cluster;
+mod election;
 mod gate;
+mod guarded;
 mod header;
 mod intervals;
 mod keys;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod oversized;
 mod parse;
@@ -38,6 +42,8 @@ use proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use proto::etcdserverpb::watch_server::WatchServer;
 use proto::sealkv::v1::keys_server::KeysServer;
 use proto::sealkv::v1::plugins_server::PluginsServer;
+use proto::v3electionpb::election_server::ElectionServer;
+use proto::v3lockpb::lock_server::LockServer;
 use tonic::service::Routes;
 
 use crate::access::Door;
@@ -115,6 +121,8 @@ impl Edge {
             .add_service(bounded!(LeaseServer))
             .add_service(bounded!(ClusterServer))
             .add_service(bounded!(MaintenanceServer))
+            .add_service(bounded!(LockServer))
+            .add_service(bounded!(ElectionServer))
             .add_service(bounded!(KeysServer))
             .add_service(tonic_health::server::health_reporter().1);
         if let Some(plugins) = plugins {

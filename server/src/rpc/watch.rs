@@ -26,7 +26,7 @@ use super::range::off_thread;
 use super::values::{ValueError, Values};
 use super::watch_response::{self as respond, NO_WATCH};
 use super::{Edge, MESSAGE_OVERHEAD_BYTES, header, oversized, status};
-use crate::access::Identity;
+use crate::access::{Guarded, Identity, Need};
 use crate::metrics::{Held, metrics};
 use crate::mvcc::key_range::KeyRange;
 use crate::watch::{EventRef, Filters, Outbox, Parcel, Watcher};
@@ -44,12 +44,7 @@ impl Watch for Edge {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let who = self.admit(&request, AtLearner::Refused)?;
-        let required = requires_leader(request.metadata());
-        let edge = self.clone();
-        let lost = Box::pin(async move { edge.leader_lost(required).await });
-        let requests: Requests = Box::pin(request.into_inner());
-        let watching = Watching::new(self.clone(), who, requests, lost);
+        let watching = self.watching(request.map(|requests| Box::pin(requests) as Requests))?;
         let counted = Held::new(&metrics().watch_streams);
         let responses = stream::unfold((watching, counted), |(mut watching, counted)| async {
             let response = watching.next().await?;
@@ -59,7 +54,27 @@ impl Watch for Edge {
     }
 }
 
-type Requests = Pin<Box<dyn Stream<Item = Result<pb::WatchRequest, Status>> + Send>>;
+impl Edge {
+    /// A stream whose requests come from a client, or from this member on a client's behalf.
+    pub(super) fn watching(&self, request: Request<Requests>) -> Result<Watching, Status> {
+        let who = self.admit(&request, AtLearner::Refused)?;
+        let required = requires_leader(request.metadata());
+        let edge = self.clone();
+        let lost = Box::pin(async move { edge.leader_lost(required).await });
+        Ok(Watching::new(self.clone(), who, request.into_inner(), lost))
+    }
+}
+
+pub(super) type Requests = Pin<Box<dyn Stream<Item = Result<pb::WatchRequest, Status>> + Send>>;
+
+/// What a watcher is to be told of.
+struct Watched(KeyRange);
+
+impl Guarded for Watched {
+    fn needs(&self) -> Vec<Need<'_>> {
+        vec![Need::Read(&self.0)]
+    }
+}
 
 /// A watcher as its stream sees it.
 struct Open {
@@ -72,7 +87,7 @@ struct Open {
 }
 
 /// One stream.
-struct Watching {
+pub(super) struct Watching {
     edge: Edge,
     who: Identity,
     /// None once the client has ended its side; the watchers go on.
@@ -120,7 +135,7 @@ impl Watching {
     }
 
     /// The next response; none once the stream has ended with an error.
-    async fn next(&mut self) -> Option<Result<pb::WatchResponse, Status>> {
+    pub(super) async fn next(&mut self) -> Option<Result<pb::WatchResponse, Status>> {
         loop {
             if let Some(response) = self.ready.pop_front() {
                 return Some(Ok(response));
@@ -228,10 +243,11 @@ impl Watching {
             key => key.clone(),
         };
         let range = KeyRange::from_wire(key, create.range_end.clone());
-        let permitted = self.edge.permit(&self.who, range);
+        let permitted = self.edge.permit(&self.who, Watched(range));
         let range = permitted
             .map_err(|denied| status::as_reason(&denied.into()))?
-            .into_request();
+            .into_request()
+            .0;
         if create.start_revision < 0 {
             return Err(status::COMPACTED.to_owned());
         }

@@ -18,14 +18,14 @@ use crate::metrics::Call;
 
 /// Of a call, or of a page.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub enum Answer {
     Grpc(tonic::body::Body, Ending),
     Page(axum::body::Body),
 }
 
 /// Waits for the code of a call.
 #[derive(Debug)]
-pub(super) struct Ending {
+pub struct Ending {
     call: Option<&'static Call>,
     begun: Instant,
     slow: Duration,
@@ -63,8 +63,8 @@ impl Ending {
 
     fn end(&mut self, code: Code) {
         let Some(call) = self.call.take() else { return };
-        call.handled(code);
         let took = self.begun.elapsed();
+        call.handled(code, took);
         if call.is_unary() && took > self.slow {
             tracing::warn!(
                 method = call.path(),

@@ -1,6 +1,7 @@
 //! From a data directory and a key provider to an identity, storage keys and a state.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub(super) struct Opened {
 pub(super) type Members = BTreeMap<u64, (String, Vec<String>)>;
 
 pub(super) fn open(config: &Config, directory: DataDir) -> Result<Opened, StartError> {
+    warn_of_open_directory(&config.data_dir);
     let has_member_key = directory.member_key().exists();
     if directory.has_state() && !has_member_key {
         return Err(StartError::MemberKeyLost {
@@ -200,6 +202,20 @@ pub fn open_provider(
             Box::new(PassphraseProvider::from_file(path, Argon2Cost::DEFAULT)?)
         }
     })
+}
+
+/// etcd's advice, too: everything in it is sealed, and still nobody else's to read.
+fn warn_of_open_directory(path: &Path) {
+    let Ok(mode) = std::fs::metadata(path).map(|found| found.permissions().mode() & 0o777) else {
+        return;
+    };
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            data_dir = %path.display(),
+            mode = format!("{mode:03o}"),
+            "check file permission: the data directory should be its owner's alone (700)"
+        );
+    }
 }
 
 fn warn_of_generated_key(path: &Path) {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use axum::Router;
 use parking_lot::Mutex;
 use proto::sealkv::peer as pb;
+use sd_notify::NotifyState;
 use tonic::service::Routes;
 
 use super::StartError;
@@ -16,8 +18,10 @@ use crate::access::{Door, Internal, Permitted};
 use crate::apply::Machine;
 use crate::command::PublishMember;
 use crate::config::{Config, MemberUrl};
+use crate::http::{FrontDoor, Gateway};
 use crate::key_service::{KeyService, KeyringFollower};
 use crate::lease::lessor::ttl_seconds_min;
+use crate::metrics::metrics;
 use crate::raft::{Consensus, Identity, Lane, Node, NodeOptions, PeerService, Peers};
 use crate::rpc::{Edge, Limits};
 use crate::seal::Sealer;
@@ -38,8 +42,15 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         what: "cannot listen for signals",
         source,
     })?;
+    if config.extensive_metrics {
+        metrics().time_calls();
+    }
     let peer_listeners = listen(&config.listen_peer_urls, &config)?;
-    let client_listeners = listen(&config.listen_client_urls, &config)?;
+    let client_listeners = ClientListeners {
+        grpc: listen(&config.listen_client_urls, &config)?,
+        http: listen(&config.listen_client_http_urls, &config)?,
+        metrics: listen(&config.listen_metrics_urls, &config)?,
+    };
     let opening = config.clone();
     let (tls, opened) = tokio::task::spawn_blocking(move || {
         let directory = DataDir::open(&opening.data_dir)?;
@@ -51,7 +62,7 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
     .map_err(|error| StartError::Raft(error.to_string()))??;
     let _fresh = tls.keep_fresh();
     let peer_listeners = secure(peer_listeners, tls.peers.as_ref());
-    let client_listeners = secure(client_listeners, tls.clients.as_ref());
+    let client_listeners = client_listeners.map(|wanted| secure(wanted, tls.clients.as_ref()));
     let member = Member::start(&config, opened, tls.to_peers).await?;
     let workers = Arc::new(Workers::start_per_core().map_err(|source| StartError::Io {
         what: "cannot start threads",
@@ -115,6 +126,24 @@ fn secure(wanted: Vec<Wanted>, tls: Option<&ServerTls>) -> Vec<Listener> {
         wanted.listener.secured(security)
     };
     wanted.into_iter().map(secured).collect()
+}
+
+/// What clients and operators connect to.
+struct ClientListeners<L> {
+    /// gRPC, and HTTP too if that has no listeners of its own.
+    grpc: L,
+    http: L,
+    metrics: L,
+}
+
+impl<L> ClientListeners<L> {
+    fn map<M>(self, make: impl Fn(L) -> M) -> ClientListeners<M> {
+        ClientListeners {
+            grpc: make(self.grpc),
+            http: make(self.http),
+            metrics: make(self.metrics),
+        }
+    }
 }
 
 struct Member {
@@ -213,15 +242,51 @@ impl Member {
         serve_all(Endpoint::Peer, listeners, &services, workers, limits, end)
     }
 
-    /// From the first election to the request to stop.
-    async fn live(
+    /// From the start on, so that a member that does not get ready can say why.
+    fn serve_metrics(
         &self,
         config: &Config,
         listeners: Vec<Listener>,
         workers: &Arc<Workers>,
+        end: &Shutdown,
+    ) -> Vec<tokio::task::JoinHandle<()>> {
+        for listener in &listeners {
+            tracing::info!(address = %listener.url(), "serving metrics");
+        }
+        let services = Services::pages_alone(crate::http::metrics_pages(self.pages_node()));
+        let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive);
+        serve_all(Endpoint::Client, listeners, &services, workers, limits, end)
+    }
+
+    fn pages_node(&self) -> PagesNode {
+        PagesNode {
+            edge: self.edge.clone(),
+        }
+    }
+
+    fn client_pages(&self, config: &Config, routes: &Routes, shutdown: &Shutdown) -> Router {
+        let gateway = config.json_gateway.then(|| {
+            let slow = config.warning_unary_request_duration;
+            let bytes_max = config.message_bytes_max();
+            Gateway::new(routes.clone(), bytes_max, slow, shutdown.clone())
+        });
+        let door = FrontDoor {
+            origins: config.cors.clone(),
+            hosts: config.host_whitelist.clone(),
+        };
+        crate::http::client_pages(self.pages_node(), gateway, door)
+    }
+
+    /// From the first election to the request to stop.
+    async fn live(
+        &self,
+        config: &Config,
+        listeners: ClientListeners<Vec<Listener>>,
+        workers: &Arc<Workers>,
         shutdown: &Shutdown,
     ) -> Result<(), StartError> {
         let consensus = &self.consensus;
+        let mut tasks = self.serve_metrics(config, listeners.metrics, workers, shutdown);
         tokio::spawn(self.keys.clone().run());
         tokio::spawn(consensus.clone().watch_leases(config.election_timeout));
         tokio::spawn(consensus.clone().schedule_snapshots(config.snapshot_count));
@@ -248,29 +313,32 @@ impl Member {
             () = shutdown.begun() => return Ok(()),
             error = &mut trouble => return Err(error),
         }
-        let pages = crate::http::pages(PagesNode {
-            edge: self.edge.clone(),
-        });
         let routes = self.edge.services(Some(self.plugins.service(&self.edge)));
-        let services = Services::new(routes, pages);
+        let pages = self.client_pages(config, &routes, shutdown);
         let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive)
             .with_slow_request(config.warning_unary_request_duration);
-        for listener in &listeners {
+        for listener in listeners.grpc.iter().chain(&listeners.http) {
             tracing::info!(listener = %listener.url(), "ready to serve client requests");
             tell_security(listener);
         }
-        let tasks = serve_all(
-            Endpoint::Client,
-            listeners,
-            &services,
-            workers,
-            limits,
-            shutdown,
-        );
+        let main = if listeners.http.is_empty() {
+            Services::new(routes, pages.clone())
+        } else {
+            Services::grpc_alone(routes)
+        };
+        let http = Services::pages_alone(pages);
+        for (listeners, services) in [(listeners.grpc, main), (listeners.http, http)] {
+            let client = Endpoint::Client;
+            tasks.extend(serve_all(
+                client, listeners, &services, workers, limits, shutdown,
+            ));
+        }
+        tell_supervisor(NotifyState::Ready);
         let ended = tokio::select! {
             () = shutdown.begun() => Ok(()),
             error = &mut trouble => Err(error),
         };
+        tell_supervisor(NotifyState::Stopping);
         shutdown.begin();
         for task in tasks {
             let _ = task.await;
@@ -302,6 +370,13 @@ fn tell_security(listener: &Listener) {
             address,
             "serving client traffic securely"
         );
+    }
+}
+
+/// systemd, if it has started this process and wants to know.
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "failed to notify systemd");
     }
 }
 

@@ -48,6 +48,8 @@ impl http::Node for PagesNode {
             .collect();
         http::Condition {
             member_id: status.member_id,
+            leader_id: status.leader,
+            term: status.term,
             has_leader: status.leader != 0,
             is_leader: status.leader == status.member_id,
             is_learner: status.is_learner,

@@ -100,9 +100,17 @@ impl MemberTls {
         let dials = peers_in_use || has_certificate(&config.peer_tls);
         tell("starting with peer TLS", &config.peer_tls);
         tell("starting with client TLS", &config.client_tls);
-        let listens = |urls, settings| in_use(urls).then(|| ServerTls::load(settings)).transpose();
+        let for_clients = [
+            &config.listen_client_urls[..],
+            &config.listen_client_http_urls,
+            &config.listen_metrics_urls,
+        ]
+        .concat();
+        let listens = |urls: &[MemberUrl], settings| {
+            in_use(urls).then(|| ServerTls::load(settings)).transpose()
+        };
         Ok(Self {
-            clients: listens(&config.listen_client_urls, &config.client_tls)?,
+            clients: listens(&for_clients, &config.client_tls)?,
             peers: listens(&config.listen_peer_urls, &config.peer_tls)?,
             to_peers: dials
                 .then(|| ClientTls::of_member(&config.peer_tls))
@@ -151,7 +159,11 @@ pub fn warn_of_unused(config: &Config) {
             );
         }
     }
-    for url in plain(&config.listen_client_urls) {
+    let client_urls = [
+        &config.listen_client_urls[..],
+        &config.listen_client_http_urls,
+    ];
+    for url in plain(&client_urls.concat()) {
         if has_certificate(&config.client_tls) {
             tracing::warn!(
                 client_url = url,

@@ -38,6 +38,16 @@ impl Measured {
         }
     }
 
+    /// Counts what another client saw as well.
+    pub(super) fn add(&mut self, other: Self) {
+        self.latencies
+            .add(other.latencies)
+            .expect("both have the same bounds");
+        for (error, count) in other.refused {
+            *self.refused.entry(error).or_default() += count;
+        }
+    }
+
     fn answered(&mut self, latency: Duration) {
         let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.latencies.saturating_record(nanoseconds.max(1));

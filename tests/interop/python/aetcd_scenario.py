@@ -1,10 +1,13 @@
 """A real Python client at work: list then watch, leases, compare and swap, locks, paging by range.
 
-Usage: scenario.py HOST PORT [PORT...]; each step goes to the next port. Exits 0 when all held.
+Usage: aetcd_scenario.py ENDPOINT[,ENDPOINT...] [SCENARIO...]; each step goes to the next endpoint; INTEROP_USER and
+INTEROP_PASSWORD log in. Exits 0 when all held.
 """
 
 import asyncio
+import os
 import sys
+import urllib.parse
 
 import aetcd
 
@@ -86,21 +89,29 @@ async def locks(client, other):
     await second.release()
 
 
-async def main(host, ports):
+async def main(endpoints, wanted):
     clients = []
-    for port in ports:
-        client = aetcd.Client(host=host, port=port, timeout=20)
+    for endpoint in endpoints:
+        url = urllib.parse.urlsplit(endpoint)
+        client = aetcd.Client(
+            host=url.hostname,
+            port=url.port,
+            timeout=20,
+            username=os.environ.get("INTEROP_USER"),
+            password=os.environ.get("INTEROP_PASSWORD"),
+        )
         await client.connect()
         clients.append(client)
     try:
-        for number, step in enumerate([keys, compare_and_swap, list_then_watch, leases, locks]):
+        steps = [keys, compare_and_swap, list_then_watch, leases, locks]
+        for number, step in enumerate(step for step in steps if not wanted or step.__name__ in wanted):
             client, other = clients[number % len(clients)], clients[(number + 1) % len(clients)]
             await step(client, other)
-            print(f"python: {step.__name__} held")
+            print(f"aetcd: {step.__name__} held")
     finally:
         for client in clients:
             await client.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], [int(port) for port in sys.argv[2:]]))
+    asyncio.run(main(sys.argv[1].split(","), sys.argv[2:]))
