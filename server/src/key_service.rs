@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keys::{
-    KeyChange, KeyTable, Keyring, MemberKey, OpenKeyringError, ProviderKind, SlotHolder,
-    SlotKeyPair, SlotPublicKey,
+    KeyChange, KeyTable, Keyring, MemberKey, OpenKeyringError, ProviderKind, RemoveSlot,
+    SlotHolder, SlotKeyPair, SlotPublicKey,
 };
 use parking_lot::Mutex;
 use proto::sealkv::peer as pb;
@@ -299,9 +299,12 @@ impl KeyService {
         let consensus = &self.inner.consensus;
         let view = consensus.view();
         let change = if view.key_table.is_initialised() {
-            match self.enrolment().await {
+            match self.departure() {
                 Some(change) => change,
-                None => return,
+                None => match self.enrolment().await {
+                    Some(change) => change,
+                    None => return,
+                },
             }
         } else {
             let holder = SlotHolder {
@@ -321,6 +324,14 @@ impl KeyService {
         if let Err(error) = consensus.propose_at_leader(permitted).await {
             tracing::debug!(%error, "a change of the keyring was not applied");
         }
+    }
+
+    /// The slot of a member that has left: it must not open the next root key.
+    fn departure(&self) -> Option<KeyChange> {
+        let view = self.inner.consensus.view();
+        let mut slots = view.key_table.slots();
+        let left = slots.find(|slot| view.members.is_removed(slot.member_id))?;
+        Some(KeyChange::RemoveSlot(RemoveSlot { slot_id: left.id }))
     }
 
     /// The next member that has no slot and answers.

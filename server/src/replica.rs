@@ -155,6 +155,80 @@ pub trait Replica: Send + Sync + 'static {
     fn physically_compacted(&self, revision: i64) -> Pending<'_, ()>;
 }
 
+/// A change of who the members are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// The id is made by the member that is asked; an id that was used before is refused.
+    Add {
+        id: u64,
+        peer_urls: Vec<String>,
+        is_learner: bool,
+    },
+    Remove {
+        id: u64,
+    },
+    Update {
+        id: u64,
+        peer_urls: Vec<String>,
+    },
+    Promote {
+        id: u64,
+    },
+}
+
+/// Leadership is to go to this member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoveLeader {
+    pub to: u64,
+}
+
+/// Why the membership, or the leader, did not change as asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterError {
+    #[error("member not found")]
+    MemberNotFound,
+    #[error("member ID already exists")]
+    MemberExists,
+    #[error("peer URLs already exist")]
+    PeerUrlExists,
+    #[error("given member URLs are invalid")]
+    BadUrls,
+    #[error("can only promote a learner member")]
+    NotLearner,
+    #[error("can only promote a learner member which is in sync with the leader")]
+    LearnerNotReady,
+    #[error("too many learner members in the cluster")]
+    TooManyLearners,
+    /// The voters that have started would be no quorum.
+    #[error("not enough started members")]
+    NotEnoughStarted,
+    /// The voters that have been connected for long enough would be no quorum.
+    #[error("unhealthy cluster")]
+    Unhealthy,
+    /// Only a leader can hand leadership over.
+    #[error("not leader")]
+    NotLeader,
+    /// Not a voter of this cluster.
+    #[error("bad leader transferee")]
+    BadTransferee,
+    #[error("the transfer of leadership took too long")]
+    TransferTimeout,
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+}
+
+/// Changes who the members are and who leads them.
+pub trait ClusterAdmin: Send + Sync + 'static {
+    /// Answers with the members after the change, once this member has applied it.
+    fn change_members(
+        &self,
+        change: Permitted<MemberChange>,
+    ) -> Pending<'_, Result<Vec<Member>, ClusterError>>;
+
+    /// Answers once the other one leads.
+    fn move_leader(&self, request: Permitted<MoveLeader>) -> Pending<'_, Result<(), ClusterError>>;
+}
+
 /// Why a prefix key was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyAdminError {

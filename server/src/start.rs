@@ -4,6 +4,8 @@
 //! Nothing is generated beside data that it could not open.
 
 mod bootstrap;
+mod join;
+mod listen;
 mod member;
 mod pages;
 mod plugins;
@@ -65,11 +67,14 @@ pub enum StartError {
              data directory. A member that has lost its data must be replaced under a new id"
     )]
     AlreadyBootstrapped { member: u64 },
+    #[error("{0}")]
+    Join(#[from] crate::raft::JoinError),
+    /// Known before it served anybody. One that is removed later ends well, as etcd's does.
     #[error(
-        "--initial-cluster-state: this release cannot join an existing cluster yet; start all \
-             members of a new cluster with \"new\""
+        "the member has been permanently removed from the cluster: its data directory must be \
+         removed, and a member in its place gets a new id"
     )]
-    CannotJoin,
+    Removed,
     #[error("cannot listen on {url}: {source}")]
     Listen { url: String, source: std::io::Error },
     #[error("raft: {0}")]

@@ -161,6 +161,7 @@ impl Plan {
                     home,
                     data,
                     client_port: client,
+                    peer_port: *advertised,
                     arguments,
                     child: None,
                     log_from: 0,
@@ -174,6 +175,9 @@ impl Plan {
             members,
             links,
             directory,
+            program: self.program,
+            flags: self.flags,
+            left: Vec::new(),
         }
     }
 }
@@ -183,6 +187,10 @@ pub struct Cluster {
     pub members: Vec<Member>,
     pub links: Option<Links>,
     directory: TempDir,
+    program: Program,
+    flags: Vec<OsString>,
+    /// Members that have left, by index.
+    left: Vec<usize>,
 }
 
 impl Cluster {
@@ -213,6 +221,55 @@ impl Cluster {
 
     pub fn endpoints(&self) -> Vec<String> {
         self.members.iter().map(Member::endpoint).collect()
+    }
+
+    /// Chooses ports, directory and command line of one more member that joins those that are
+    /// there; it is neither added nor started. Returns its index.
+    pub fn newcomer(&mut self) -> usize {
+        assert!(self.links.is_none(), "links are made for the first members");
+        let index = self.members.len();
+        let name = format!("m{}", index + 1);
+        let (client, peer) = (free_port(), free_port());
+        let home = self.directory.path().join(&name);
+        std::fs::create_dir(&home).expect("a fresh directory takes another one");
+        let data = home.join("data");
+        let others = self.members.iter().enumerate();
+        let others = others.filter(|(index, _)| !self.left.contains(index));
+        let initial_cluster = others
+            .map(|(_, member)| format!("{}={}", member.name, member.peer_url()))
+            .chain([format!("{name}=http://127.0.0.1:{peer}")])
+            .collect::<Vec<_>>()
+            .join(",");
+        let mut arguments: Vec<OsString> = vec![
+            format!("--name={name}").into(),
+            format!("--data-dir={}", data.display()).into(),
+            format!("--listen-client-urls=http://127.0.0.1:{client}").into(),
+            format!("--advertise-client-urls=http://127.0.0.1:{client}").into(),
+            format!("--listen-peer-urls=http://127.0.0.1:{peer}").into(),
+            format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}").into(),
+            format!("--initial-cluster={initial_cluster}").into(),
+            "--initial-cluster-state=existing".into(),
+        ];
+        arguments.extend(self.flags.iter().cloned());
+        self.members.push(Member {
+            program: self.program,
+            name,
+            home,
+            data,
+            client_port: client,
+            peer_port: peer,
+            arguments,
+            child: None,
+            log_from: 0,
+            links: None,
+            index,
+        });
+        index
+    }
+
+    /// A member that was removed: those that join later do not list it.
+    pub fn leave(&mut self, index: usize) {
+        self.left.push(index);
     }
 
     /// A client of the first member.
@@ -286,6 +343,7 @@ pub struct Member {
     pub home: PathBuf,
     pub data: PathBuf,
     pub client_port: u16,
+    peer_port: u16,
     pub arguments: Vec<OsString>,
     child: Option<Child>,
     /// Where the log of the newest start begins.
@@ -307,6 +365,18 @@ impl Member {
             None => Client::try_connect(&self.endpoint()).await,
             Some(tls) => Client::try_connect_over(&self.endpoint(), tls).await,
         }
+    }
+
+    /// What it advertises to the other members.
+    pub fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
+    /// The value of a flag of this member.
+    pub fn flag(&self, name: &str) -> Option<String> {
+        let prefix = format!("--{name}=");
+        let mut arguments = self.arguments.iter().map(|it| it.to_string_lossy());
+        arguments.find_map(|it| it.strip_prefix(&prefix).map(str::to_owned))
     }
 
     pub fn log_path(&self) -> PathBuf {

@@ -23,12 +23,28 @@ impl Machine {
         Ok(applied)
     }
 
+    /// Whoever was a member and is none any more is removed, for ever.
+    pub(super) fn change_members(&mut self, work: &mut Work, ids: &[u64]) {
+        for &id in &self.applied.member_ids {
+            if ids.contains(&id) {
+                continue;
+            }
+            work.open.delete(Keyspace::System, &rows::member(id));
+            work.open.put(Keyspace::System, &rows::removed(id), &[]);
+            Arc::make_mut(&mut self.members).remove(id);
+        }
+        self.applied.member_ids = ids.to_vec();
+    }
+
     /// A member keeps the data directory that it was first published with.
     pub(super) fn publish_member(
         &mut self,
         work: &mut Work,
         member: PublishMember,
     ) -> Result<(), Stop> {
+        if self.members.is_removed(member.id) {
+            return Err(Refusal::MemberNotFound.into());
+        }
         let known = self.members.directory_id(member.id);
         if known.is_some_and(|known| known != member.directory_id) {
             return Err(Refusal::AnotherDirectory.into());

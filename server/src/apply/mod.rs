@@ -54,6 +54,8 @@ pub(crate) mod rows {
     pub(crate) const COUNTERS: &[u8] = b"counters";
     /// `System`: one per member, `member/` ‖ id.
     pub(crate) const MEMBER: &[u8] = b"member/";
+    /// `System`: one per member that has left, `removed/` ‖ id; empty.
+    pub(crate) const REMOVED: &[u8] = b"removed/";
     /// `System`: one per raised alarm, `alarm/` ‖ kind u32 ‖ member u64.
     pub(crate) const ALARM: &[u8] = b"alarm/";
     /// `System`, this member's own: up to which compact revision the bytes are gone.
@@ -83,6 +85,10 @@ pub(crate) mod rows {
 
     pub(crate) fn member(id: u64) -> Vec<u8> {
         [MEMBER, &id.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn removed(id: u64) -> Vec<u8> {
+        [REMOVED, &id.to_be_bytes()].concat()
     }
 
     pub(crate) fn alarm(kind: u32, member: u64) -> Vec<u8> {
@@ -151,8 +157,12 @@ pub struct EntryRef<'a> {
 pub enum EntryBody<'a> {
     Blank,
     Command(&'a Bytes),
-    /// raft's own bytes, kept as they are.
-    Membership(&'a [u8]),
+    Membership {
+        /// raft's own, kept as they are.
+        bytes: &'a [u8],
+        /// Everyone in it, ascending.
+        ids: &'a [u64],
+    },
 }
 
 /// A place in the log, and who wrote it there.
@@ -172,6 +182,8 @@ pub struct Applied {
     pub membership: Bytes,
     /// Where that entry stands.
     pub membership_at: Option<LogPosition>,
+    /// Everyone in that membership, ascending.
+    pub member_ids: Vec<u64>,
 }
 
 impl LogPosition {
@@ -198,6 +210,7 @@ impl Applied {
             last: self.last.map(LogPosition::to_row),
             membership: self.membership.clone(),
             membership_at: self.membership_at.map(LogPosition::to_row),
+            member_ids: self.member_ids.clone(),
         }
     }
 
@@ -206,6 +219,7 @@ impl Applied {
             last: row.last.map(LogPosition::from_row),
             membership: row.membership,
             membership_at: row.membership_at.map(LogPosition::from_row),
+            member_ids: row.member_ids,
         }
     }
 }
@@ -396,8 +410,9 @@ impl Machine {
         }
         match entry.body {
             EntryBody::Blank => {}
-            EntryBody::Membership(membership) => {
-                self.applied.membership = Bytes::copy_from_slice(membership);
+            EntryBody::Membership { bytes, ids } => {
+                self.change_members(work, ids);
+                self.applied.membership = Bytes::copy_from_slice(bytes);
                 self.applied.membership_at = Some(position);
             }
             EntryBody::Command(bytes) => {

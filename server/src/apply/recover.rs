@@ -214,6 +214,11 @@ fn load_members(view: &View) -> Result<Members, Poison> {
             attributes.ok_or_else(|| bad_row(Keyspace::System, &key))?,
         );
     }
+    for row in prefixed(view, Keyspace::System, rows::REMOVED) {
+        let (key, _) = row?;
+        let id = rows::number(&key, rows::REMOVED);
+        members.remove(id.ok_or_else(|| bad_row(Keyspace::System, &key))?);
+    }
     Ok(members)
 }
 

@@ -1238,7 +1238,10 @@ fn the_applied_entry_and_the_membership_are_stored_with_what_they_did() {
         index: 0,
         term: 1,
         leader: 7,
-        body: EntryBody::Membership(b"raft's"),
+        body: EntryBody::Membership {
+            bytes: b"raft's",
+            ids: &[1, 2],
+        },
     };
     machine
         .apply(&[
@@ -1255,6 +1258,49 @@ fn the_applied_entry_and_the_membership_are_stored_with_what_they_did() {
     assert_eq!(again.applied().membership, &b"raft's"[..]);
     assert_eq!(again.applied().membership_at.unwrap().index, 0);
     assert_eq!(again.view().applied_index, 1);
+}
+
+#[test]
+fn a_member_that_has_left_is_removed_for_ever() {
+    let store = Store::in_memory(PlaceSealer(1));
+    let mut machine = Machine::create(store.clone(), 1).unwrap();
+    let mut index = 0;
+    let mut apply = |machine: &mut Machine, body: EntryBody<'_>| {
+        let entry = EntryRef {
+            index,
+            term: 1,
+            leader: 1,
+            body,
+        };
+        index += 1;
+        machine.apply(&[entry]).unwrap()
+    };
+    let members = |ids| EntryBody::Membership { bytes: b"", ids };
+    let publish = |seq| {
+        let member = PublishMember {
+            id: 2,
+            name: "m2".into(),
+            client_urls: vec![],
+            directory_id: [2; 16],
+        };
+        Command::new(Header::new(RequestId { member: 1, seq }), member).encode()
+    };
+    apply(&mut machine, members(&[1]));
+    apply(&mut machine, members(&[1, 2]));
+    apply(&mut machine, EntryBody::Command(&publish(1)));
+    assert_eq!(machine.view().members.directory_id(2), Some([2; 16]));
+    assert!(!machine.view().members.is_removed(2));
+    apply(&mut machine, members(&[1]));
+    let outcome = apply(&mut machine, EntryBody::Command(&publish(2)));
+    assert_eq!(
+        outcome.replies[0].1,
+        crate::command::Reply::Refused(Refusal::MemberNotFound)
+    );
+    for machine in [&machine, &Machine::recover(store, 1).unwrap()] {
+        let view = machine.view();
+        assert!(view.members.is_removed(2) && !view.members.is_removed(1));
+        assert_eq!(view.members.get(2), None);
+    }
 }
 
 #[test]

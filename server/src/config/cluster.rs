@@ -69,11 +69,7 @@ impl InitialCluster {
     /// What must hold before a new directory is filled: the cluster has this member, under
     /// exactly the peer URLs that it advertises, and no URL belongs to two.
     pub fn check(&self, name: &str, advertised: &[MemberUrl]) -> Result<(), ClusterError> {
-        let Some(ours) = self.members.get(name) else {
-            return Err(ClusterError::NoLocalName {
-                name: name.to_owned(),
-            });
-        };
+        let ours = self.urls_of(name)?;
         let missing: Vec<_> = ours
             .iter()
             .filter(|url| !advertised.contains(url))
@@ -96,6 +92,20 @@ impl InitialCluster {
             });
         }
         self.check_distinct()
+    }
+
+    /// What must hold before a member of this name joins a cluster that exists.
+    pub fn check_join(&self, name: &str) -> Result<(), ClusterError> {
+        self.urls_of(name)?;
+        self.check_distinct()
+    }
+
+    /// The peer URLs of the member of this name.
+    pub fn urls_of(&self, name: &str) -> Result<&[MemberUrl], ClusterError> {
+        let urls = self.members.get(name).map(Vec::as_slice);
+        urls.ok_or_else(|| ClusterError::NoLocalName {
+            name: name.to_owned(),
+        })
     }
 
     fn check_distinct(&self) -> Result<(), ClusterError> {

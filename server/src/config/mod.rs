@@ -61,6 +61,9 @@ pub struct Config {
     pub initial_cluster: InitialCluster,
     pub initial_cluster_state: ClusterState,
     pub initial_cluster_token: String,
+    /// Refuse what would leave the cluster without a quorum of started, connected members.
+    pub strict_reconfig_check: bool,
+    pub learners_max: usize,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     pub snapshot_count: u64,
@@ -270,6 +273,16 @@ impl Config {
     pub fn check_bootstrap(&self) -> Result<(), ConfigError> {
         self.initial_cluster
             .check(&self.name, &self.advertise_peer_urls)
+            .map_err(|error| {
+                ConfigError::Configuration(vec![Mistake::new("initial-cluster", error)])
+            })
+    }
+
+    /// As [`Config::check_bootstrap`], for a member that joins a cluster that exists: its own URLs
+    /// are looked for among the members'.
+    pub fn check_join(&self) -> Result<(), ConfigError> {
+        self.initial_cluster
+            .check_join(&self.name)
             .map_err(|error| {
                 ConfigError::Configuration(vec![Mistake::new("initial-cluster", error)])
             })

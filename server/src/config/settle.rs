@@ -108,6 +108,8 @@ impl Settling<'_> {
         let log_rotation = self.log_rotation(&log_outputs);
         Some(Config {
             initial_cluster_token: self.not_empty("initial-cluster-token", "etcd-cluster"),
+            strict_reconfig_check: self.given.bool("strict-reconfig-check").unwrap_or(true),
+            learners_max: self.learners(),
             snapshot_count: self.at_least_one("snapshot-count", 10_000),
             snapshot_catchup_entries: self
                 .given
@@ -173,6 +175,12 @@ impl Settling<'_> {
             self.mistake(flag, Problem::TooLarge { most });
         }
         usize::try_from(value).unwrap_or(usize::MAX)
+    }
+
+    /// etcd takes a negative number, and then no learner.
+    fn learners(&self) -> usize {
+        let most = self.given.signed("max-learners").unwrap_or(1);
+        usize::try_from(most).unwrap_or(0)
     }
 
     fn streams(&mut self) -> u32 {
@@ -504,12 +512,7 @@ mod tests {
 
     #[test]
     fn an_absent_flag_may_say_what_holds_anyway() {
-        ask(&[
-            "--pre-vote=1",
-            "--strict-reconfig-check",
-            "--corrupt-check-time=0",
-        ])
-        .unwrap();
+        ask(&["--pre-vote=1", "--corrupt-check-time=0"]).unwrap();
         assert_eq!(
             mistakes(&["--pre-vote=false"]),
             ["--pre-vote: not implemented by this release; only true is accepted"]

@@ -23,7 +23,7 @@ use crate::metrics;
 
 pub use front_door::FrontDoor;
 pub use gateway::Gateway;
-pub use node::{AlarmKind, Condition, MemberAlarm, Node};
+pub use node::{AlarmKind, Cluster, Condition, ListedMember, MemberAlarm, Node};
 
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NOSNIFF: (HeaderName, HeaderValue) =
@@ -52,11 +52,46 @@ fn observed<N: Node>(node: N) -> Router {
     health::routes(node).route("/metrics", any(move || metrics_page(metrics_of.clone())))
 }
 
-/// Only what a peer port tells everybody.
-pub fn peer_pages() -> Router {
+/// What a peer port tells everybody: the version, and who the members are.
+pub fn peer_pages<C: Cluster>(cluster: C) -> Router {
     Router::new()
         .route("/version", any(version))
+        .route(
+            "/members",
+            any(move |request| members(cluster.clone(), request)),
+        )
         .fallback(not_found)
+}
+
+async fn members<C: Cluster>(cluster: C, request: Request) -> Response<Body> {
+    if request.method() != Method::GET {
+        return method_not_allowed();
+    }
+    let (cluster_id, members) = (cluster.id(), cluster.members());
+    let members: Vec<serde_json::Value> = members.iter().map(listed).collect();
+    let body = format!("{}\n", serde_json::Value::Array(members));
+    let json = HeaderValue::from_static("application/json");
+    let mut response = answer(StatusCode::OK, json, body);
+    if let Ok(id) = HeaderValue::from_str(&format!("{cluster_id:x}")) {
+        let name = HeaderName::from_static("x-etcd-cluster-id");
+        response.headers_mut().insert(name, id);
+    }
+    response
+}
+
+/// etcd leaves out what is empty or false.
+fn listed(member: &ListedMember) -> serde_json::Value {
+    let mut shown = serde_json::json!({ "id": member.id, "peerURLs": member.peer_urls });
+    if member.is_learner {
+        shown["isLearner"] = true.into();
+    }
+    if !member.name.is_empty() {
+        shown["name"] = member.name.clone().into();
+    }
+    if !member.client_urls.is_empty() {
+        shown["clientURLs"] = member.client_urls.clone().into();
+    }
+    shown
 }
 
 async fn version(request: Request) -> Response<Body> {

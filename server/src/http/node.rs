@@ -18,6 +18,24 @@ pub trait Node: Clone + Send + Sync + 'static {
     fn condition(&self) -> Condition;
 }
 
+/// Who the members are, for the peer port's page.
+pub trait Cluster: Clone + Send + Sync + 'static {
+    fn id(&self) -> u64;
+
+    /// By id.
+    fn members(&self) -> Vec<ListedMember>;
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListedMember {
+    pub id: u64,
+    /// Empty until it has started.
+    pub name: String,
+    pub peer_urls: Vec<String>,
+    pub client_urls: Vec<String>,
+    pub is_learner: bool,
+}
+
 /// At one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Condition {

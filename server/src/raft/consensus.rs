@@ -12,13 +12,15 @@ use openraft::Raft;
 use openraft::async_runtime::AsyncRuntime;
 use openraft::async_runtime::watch::{Watch as _, WatchReceiver as _, WatchSender as _};
 use parking_lot::Mutex;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex as AsyncMutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::connectivity::Connectivity;
+use super::membership::Rules;
 use super::peers::Peers;
 use super::propose::NotProposed;
 use super::read_index::ReadIndex;
 use super::state_machine::{StateHandle, StateMachine};
-use super::types::{MemberNode, Runtime, TypeConfig, Watch, WatchReceiver};
+use super::types::{MemberNode, Runtime, StoredMembership, TypeConfig, Watch, WatchReceiver};
 use super::waiters::Waiters;
 use crate::command::{self, Body, Command, Envelope};
 use crate::lease::lessor::Lessor;
@@ -53,10 +55,14 @@ pub(super) struct Parts {
     pub(super) state: StateHandle,
     pub(super) sealer: Sealer,
     pub(super) request_timeout: Duration,
+    pub(super) rules: Rules,
 }
 
 struct Inner {
     parts: Parts,
+    connectivity: Connectivity,
+    /// Held while the leader decides about a change of the membership and makes it.
+    changing_members: AsyncMutex<()>,
     leadership: WatchReceiver<Leadership>,
     read_index: ReadIndex,
     /// Proposals of this leader hold it shared from before they are evaluated until they are
@@ -78,10 +84,12 @@ pub(super) enum Held<'a> {
 
 impl Consensus {
     pub(super) fn new(parts: Parts) -> Self {
-        let leadership = follow_leadership(&parts.raft);
+        let leadership = follow_leadership(&parts.raft, parts.peers.clone());
         let read_index = ReadIndex::default();
         let inner = Arc::new(Inner {
             parts,
+            connectivity: Connectivity::default(),
+            changing_members: AsyncMutex::new(()),
             leadership,
             read_index,
             latch: RwLock::new(()),
@@ -101,6 +109,18 @@ impl Consensus {
 
     pub(super) fn waiters(&self) -> &Arc<Waiters> {
         &self.inner.parts.waiters
+    }
+
+    pub(super) fn connectivity(&self) -> &Connectivity {
+        &self.inner.connectivity
+    }
+
+    pub(super) fn changing_members(&self) -> &AsyncMutex<()> {
+        &self.inner.changing_members
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        self.inner.parts.rules
     }
 
     pub(super) fn read_index(&self) -> &ReadIndex {
@@ -199,11 +219,26 @@ impl Consensus {
             .collect()
     }
 
+    /// The newest known configuration, committed or not, and the newest committed one.
+    pub(super) fn memberships(&self) -> (Arc<StoredMembership>, Arc<StoredMembership>) {
+        let metrics = self.raft().server_metrics();
+        let metrics = metrics.borrow_watched();
+        (
+            metrics.membership_config.clone(),
+            metrics.committed_membership_config.clone(),
+        )
+    }
+
+    /// As clients are told: a member that joins as a voter is none.
     pub(super) fn is_learner(&self) -> bool {
         let metrics = self.raft().server_metrics();
         let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        membership.learner_ids().any(|id| id == self.member_id())
+        let membership = metrics.committed_membership_config.membership();
+        let own = self.member_id();
+        membership
+            .get_node(&own)
+            .is_some_and(|node| !node.joins_as_voter)
+            && membership.learner_ids().any(|id| id == own)
     }
 
     /// What the data directory takes on disk.
@@ -329,8 +364,9 @@ impl Consensus {
     }
 }
 
-/// openraft publishes much more often than the leader changes.
-fn follow_leadership(raft: &RaftHandle) -> WatchReceiver<Leadership> {
+/// openraft publishes much more often than the leader changes. Members' addresses come the same
+/// way.
+fn follow_leadership(raft: &RaftHandle, peers: Peers) -> WatchReceiver<Leadership> {
     let mut metrics = raft.server_metrics();
     let (sender, receiver) = Watch::channel(Leadership::default());
     Runtime::spawn(async move {
@@ -338,6 +374,8 @@ fn follow_leadership(raft: &RaftHandle) -> WatchReceiver<Leadership> {
         loop {
             let now = {
                 let metrics = metrics.borrow_and_update();
+                let nodes = metrics.membership_config.membership().nodes();
+                peers.learn_addresses(nodes.map(|(id, n)| (*id, n.peer_urls.clone())).collect());
                 let term = metrics.vote.leader_id().term;
                 // A leader counts once a quorum has granted its vote.
                 let leader = metrics

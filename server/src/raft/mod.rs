@@ -5,13 +5,16 @@
 //! apply; a linearizable read waits for an index that the leader confirmed after it arrived.
 //! Not known here: what a command does, what is stored how.
 
+mod connectivity;
 mod consensus;
 mod executor;
 mod identity;
+mod join;
 mod lease;
 mod link;
 pub mod log_store;
 mod measure;
+mod membership;
 mod network;
 mod node;
 mod peer_service;
@@ -29,9 +32,11 @@ mod waiters;
 mod wire;
 
 pub use consensus::{Consensus, Leadership};
-pub use identity::{Identity, cluster_id, member_id};
+pub use identity::{Identity, added_member_id, cluster_id, member_id};
+pub use join::{ExistingCluster, JoinError, ask_for_cluster};
+pub use membership::Rules;
 pub use node::{Node, NodeOptions};
 /// Waiting for the next value of what this module shows as it changes.
 pub use openraft::async_runtime::watch::WatchReceiver as Watched;
 pub use peer_service::PeerService;
-pub use peers::{Lane, Peers};
+pub use peers::{Expelled, Lane, Peers};

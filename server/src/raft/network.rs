@@ -70,8 +70,13 @@ type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 impl Connection {
     fn client(&self, lane: Lane) -> Rpc<Client> {
         self.peers
-            .client(&self.node.peer_urls, lane)
+            .client(&self.urls(), lane)
             .map_err(|s| self.failed(&s))
+    }
+
+    /// openraft keeps a connection while the member's address changes.
+    fn urls(&self) -> Vec<String> {
+        self.peers.urls_of(self.target, &self.node.peer_urls)
     }
 
     fn failed(&self, status: &Status) -> RPCError<TypeConfig> {
@@ -200,7 +205,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         let unreachable = |s: &Status| StreamingError::Unreachable(Unreachable::new(s));
         let mut client = self
             .peers
-            .client(&self.node.peer_urls, Lane::Bulk)
+            .client(&self.urls(), Lane::Bulk)
             .map_err(|s| unreachable(&s))?;
         let head = wire::snapshot_head(&vote, &snapshot.meta);
         tracing::info!(

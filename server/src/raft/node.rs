@@ -14,6 +14,7 @@ use super::consensus::{Consensus, Parts};
 use super::executor::Executor;
 use super::identity::Identity;
 use super::log_store::LogStore;
+use super::membership::Rules;
 use super::network::Network;
 use super::peers::Peers;
 use super::state_machine::{Audience, StateMachine};
@@ -39,6 +40,8 @@ pub struct NodeOptions {
     pub request_timeout: Duration,
     /// An apply that takes longer is logged.
     pub slow_apply: Duration,
+    /// What a change of the membership must leave standing.
+    pub rules: Rules,
 }
 
 #[derive(Debug, Error)]
@@ -124,6 +127,7 @@ impl Node {
             state,
             sealer: self.sealer,
             request_timeout: self.options.request_timeout,
+            rules: self.options.rules,
         }))
     }
 }
@@ -145,6 +149,7 @@ async fn bootstrap(
                 MemberNode {
                     name: name.clone(),
                     peer_urls: peer_urls.clone(),
+                    joins_as_voter: false,
                 },
             )
         })

@@ -13,8 +13,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::consensus::Consensus;
 use super::executor;
+use super::identity::{PROTOCOL_MAX, PROTOCOL_MIN};
 use super::lease::LeaseAtLeader;
-use super::peers::MESSAGE_BYTES_MAX;
+use super::membership;
+use super::peers::{Expelled, MESSAGE_BYTES_MAX};
 use super::propose::NotProposed;
 use super::snapshot::SnapshotContent;
 use super::types::{SnapshotMeta, TypeConfig};
@@ -22,7 +24,7 @@ use super::wire;
 use crate::apply::snapshot::SnapshotLoader;
 use crate::command::Envelope;
 use crate::key_service::{KeyService, MintError};
-use crate::replica::ProposeError;
+use crate::replica::{ClusterError, Member, ProposeError, Replica as _};
 use crate::storage::{StagedState, StateDirectory};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -57,11 +59,19 @@ impl PeerService {
         Ok((greeting, request.into_inner()))
     }
 
-    /// What a member asks that takes part in raft: the caller must be a member now.
+    /// Raft's own calls. Whoever is none of the members that this one knows may have become one
+    /// since: a member that replays an old log, or comes back after a long time, would refuse
+    /// those who lead now. Raft's terms decide what they may do; who has left is refused above.
+    fn welcome_raft<T>(&self, request: Request<T>) -> Result<T, Status> {
+        let (_, message) = self.welcome(request)?;
+        Ok(message)
+    }
+
+    /// What a member asks of another one: the caller must be a member now.
     fn welcome_member<T>(&self, request: Request<T>) -> Result<T, Status> {
         let (greeting, message) = self.welcome(request)?;
         let nodes = self.consensus.member_nodes();
-        // A member that has no configuration yet learns it from its first leader.
+        // A member that has no configuration yet knows nobody.
         if !nodes.is_empty() && !nodes.contains_key(&greeting.member_id) {
             return Err(Status::failed_precondition(
                 "the caller is not a member of this cluster",
@@ -70,14 +80,18 @@ impl PeerService {
         Ok(message)
     }
 
-    /// A member that has lost its log and its votes must not give another one.
+    /// A member that has lost its log and its votes, or has left, must not give another one.
     fn may_vote(&self) -> Result<(), Status> {
-        if *self.consensus.peers().expelled().borrow() {
-            return Err(Status::failed_precondition(
+        let expelled = *self.consensus.peers().expelled().borrow();
+        match expelled {
+            None => Ok(()),
+            Some(Expelled::LostDirectory) => Err(Status::failed_precondition(
                 "this member has lost its data directory",
-            ));
+            )),
+            Some(Expelled::Removed) => Err(Status::failed_precondition(
+                "this member has been removed from the cluster",
+            )),
         }
-        Ok(())
     }
 }
 
@@ -117,7 +131,7 @@ impl Peer for PeerService {
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Answer<Self::AppendStream> {
         self.may_vote()?;
-        let inbound = self.welcome_member(request)?;
+        let inbound = self.welcome_raft(request)?;
         // A message that cannot be read ends the stream; raft starts a new one.
         let requests = inbound
             .map(|item| item.and_then(|message| wire::parse_append(message).map_err(invalid)))
@@ -131,7 +145,7 @@ impl Peer for PeerService {
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Answer<pb::VoteResponse> {
         self.may_vote()?;
-        let message = self.welcome_member(request)?;
+        let message = self.welcome_raft(request)?;
         let vote = wire::parse_vote_request(message).map_err(invalid)?;
         let answer = self.consensus.raft().vote(vote).await.map_err(stopped)?;
         Ok(Response::new(wire::vote_response(&answer)))
@@ -139,7 +153,7 @@ impl Peer for PeerService {
 
     async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Answer<pb::VoteResponse> {
         self.may_vote()?;
-        let message = self.welcome_member(request)?;
+        let message = self.welcome_raft(request)?;
         let vote = wire::parse_vote_request(message).map_err(invalid)?;
         let answer = self
             .consensus
@@ -186,7 +200,7 @@ impl Peer for PeerService {
     ) -> Answer<pb::SnapshotInstalled> {
         use pb::snapshot_part::Part;
         self.may_vote()?;
-        let mut inbound = self.welcome_member(request)?;
+        let mut inbound = self.welcome_raft(request)?;
         let first = inbound.message().await?.and_then(|message| message.part);
         let Some(Part::Head(head)) = first else {
             return Err(Status::invalid_argument("a snapshot starts with its head"));
@@ -283,6 +297,36 @@ impl Peer for PeerService {
             refusal: refusal.into(),
             log_index,
         }))
+    }
+
+    async fn members(&self, _: Request<pb::MembersRequest>) -> Answer<pb::MembersResponse> {
+        let member = |member: Member| pb::Member {
+            id: member.id,
+            name: member.name,
+            peer_urls: member.peer_urls,
+            client_urls: member.client_urls,
+            is_learner: member.is_learner,
+        };
+        Ok(Response::new(pb::MembersResponse {
+            cluster_id: self.consensus.peers().identity().cluster_id,
+            members: self.consensus.members().into_iter().map(member).collect(),
+            protocol_min: PROTOCOL_MIN,
+            protocol_max: PROTOCOL_MAX,
+        }))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<pb::ChangeMembersRequest>,
+    ) -> Answer<pb::ChangeMembersResponse> {
+        let message = self.welcome_member(request)?;
+        let change = membership::from_wire(message)
+            .ok_or_else(|| Status::invalid_argument("a change without its kind"))?;
+        let changed = self.consensus.change_members_here(&change);
+        let bounded = tokio::time::timeout(self.consensus.request_timeout(), changed).await;
+        let timed_out = |_| Err(ClusterError::from(ProposeError::Timeout).into());
+        let done = bounded.unwrap_or_else(timed_out);
+        Ok(Response::new(membership::to_answer(done)))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Connections to the other members, and the greeting that goes with every call.
 //!
 //! Promise: a call is meant for one member in one data directory and says who makes it; a member
-//! that answers to the same address with another identity is found out before it takes part.
+//! that answers to the same address with another identity is found out before it takes part. A
+//! member that has left the cluster is told so, and nothing else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,17 @@ use crate::tls::ClientTls;
 pub(super) const GREETING: &str = "sealkv-greeting-bin";
 /// Set on a refusal: the callee knows the caller's member id by another data directory.
 pub(super) const BOOTSTRAPPED: &str = "sealkv-bootstrapped";
+/// Set on a refusal: the caller has left the cluster. etcd answers 410 Gone.
+const REMOVED: &str = "sealkv-removed";
+
+/// Why this member must not take part any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expelled {
+    /// The cluster knows it by another data directory.
+    LostDirectory,
+    /// It has been removed.
+    Removed,
+}
 
 pub(super) type Client = PeerClient<Link>;
 
@@ -44,8 +56,11 @@ struct Inner {
     view: Arc<ArcSwap<ReadView>>,
     dial: Dial,
     links: Mutex<HashMap<(String, Lane), Link>>,
-    /// Told when a peer refuses this member because its data directory is not the known one.
-    expelled: tokio::sync::watch::Sender<bool>,
+    /// Where the members are, by the newest membership; empty before the first.
+    addresses: ArcSwap<BTreeMap<u64, Vec<String>>>,
+    /// The directory in which a member was met that has not published one yet.
+    met: Mutex<BTreeMap<u64, [u8; 16]>>,
+    expelled: tokio::sync::watch::Sender<Option<Expelled>>,
 }
 
 impl Peers {
@@ -64,13 +79,15 @@ impl Peers {
 
     pub(super) fn over(identity: Identity, view: Arc<ArcSwap<ReadView>>, dial: Dial) -> Self {
         let links = Mutex::default();
-        let expelled = tokio::sync::watch::Sender::new(false);
+        let expelled = tokio::sync::watch::Sender::new(None);
         Self {
             inner: Arc::new(Inner {
                 identity,
                 view,
                 dial,
                 links,
+                addresses: ArcSwap::default(),
+                met: Mutex::default(),
                 expelled,
             }),
         }
@@ -80,9 +97,28 @@ impl Peers {
         &self.inner.identity
     }
 
-    /// Becomes true when a peer has told this member that it lost its data directory.
-    pub fn expelled(&self) -> tokio::sync::watch::Receiver<bool> {
+    /// Set once a peer, or the applied state, says that this member must not take part any more.
+    pub fn expelled(&self) -> tokio::sync::watch::Receiver<Option<Expelled>> {
         self.inner.expelled.subscribe()
+    }
+
+    /// From now on members are called at these addresses.
+    pub(super) fn learn_addresses(&self, addresses: BTreeMap<u64, Vec<String>>) {
+        if addresses.is_empty() || **self.inner.addresses.load() == addresses {
+            return;
+        }
+        self.inner
+            .links
+            .lock()
+            .retain(|(url, _), _| addresses.values().flatten().any(|known| known == url));
+        self.inner.addresses.store(Arc::new(addresses));
+    }
+
+    /// Where a member is now; `otherwise` before anything else is known.
+    pub(super) fn urls_of(&self, member: u64, otherwise: &[String]) -> Vec<String> {
+        let addresses = self.inner.addresses.load();
+        let known = addresses.get(&member).map(Vec::as_slice);
+        known.unwrap_or(otherwise).to_vec()
     }
 
     /// A client of the member at the first of these URLs; connects when first used and again
@@ -111,7 +147,7 @@ impl Peers {
     /// What this member says of itself to another, and where it knows that one to be.
     pub fn greeting(&self, target: u64) -> Greeting {
         let view = self.inner.view.load();
-        let directory = view.members.directory_id(target);
+        let directory = self.directory_of(&view, target);
         let mut greeting = self
             .inner
             .identity
@@ -125,12 +161,44 @@ impl Peers {
     /// Notes what a refusal says of this member.
     pub fn note(&self, status: &Status) {
         if status.metadata().get(BOOTSTRAPPED).is_some() {
-            self.expel();
+            self.expel(Expelled::LostDirectory);
+        } else if status.metadata().get(REMOVED).is_some() {
+            self.expel(Expelled::Removed);
         }
     }
 
-    fn expel(&self) {
-        self.inner.expelled.send_replace(true);
+    /// The first reason stays.
+    pub(super) fn expel(&self, why: Expelled) {
+        self.inner.expelled.send_if_modified(|expelled| {
+            let first = expelled.is_none();
+            expelled.get_or_insert(why);
+            first
+        });
+    }
+
+    /// The published one, or else the one in which this process has met it.
+    fn directory_of(&self, view: &ReadView, member: u64) -> Option<[u8; 16]> {
+        let published = view.members.directory_id(member);
+        published.or_else(|| self.inner.met.lock().get(&member).copied())
+    }
+
+    /// Remembers the directory of a member that has not published one yet: should it lose that
+    /// and come back with another, it must not pretend to have what it has told the leader.
+    fn meet(&self, view: &ReadView, greeting: &Greeting) {
+        let Ok(directory) = <[u8; 16]>::try_from(&greeting.directory_id[..]) else {
+            return;
+        };
+        let mut met = self.inner.met.lock();
+        if view.members.directory_id(greeting.member_id).is_some() {
+            met.remove(&greeting.member_id);
+        } else if self
+            .inner
+            .addresses
+            .load()
+            .contains_key(&greeting.member_id)
+        {
+            met.entry(greeting.member_id).or_insert(directory);
+        }
     }
 
     /// Checks the greeting of an incoming call.
@@ -163,9 +231,28 @@ impl Peers {
                 "this is another member than the one called",
             ));
         }
+        self.refuse_removed(&greeting)?;
         self.check_keyring(&greeting)?;
         self.check_directories(&greeting)?;
+        self.meet(&self.inner.view.load(), &greeting);
         Ok(greeting)
+    }
+
+    fn refuse_removed(&self, greeting: &Greeting) -> Result<(), Status> {
+        let view = self.inner.view.load();
+        if !view.members.is_removed(greeting.member_id) {
+            return Ok(());
+        }
+        tracing::warn!(
+            peer = format_args!("{:x}", greeting.member_id),
+            "rejected connection on peer endpoint: the member has been removed"
+        );
+        let mut status =
+            Status::failed_precondition("the member has been permanently removed from the cluster");
+        status
+            .metadata_mut()
+            .insert(REMOVED, MetadataValue::from_static("1"));
+        Err(status)
     }
 
     fn check_keyring(&self, greeting: &Greeting) -> Result<(), Status> {
@@ -193,13 +280,13 @@ impl Peers {
             let known_here = view.members.directory_id(me.member_id);
             if known_here != Some(me.directory_id) {
                 // The cluster knows this member by a directory that it no longer has.
-                self.expel();
+                self.expel(Expelled::LostDirectory);
             }
             return Err(Status::failed_precondition(
                 "this member has another data directory",
             ));
         }
-        if let Some(known) = view.members.directory_id(greeting.member_id)
+        if let Some(known) = self.directory_of(&view, greeting.member_id)
             && known[..] != greeting.directory_id[..]
         {
             tracing::warn!(

@@ -138,7 +138,7 @@ impl Consensus {
     }
 
     /// Waits for news of the leader, or a moment. There is none once raft has stopped.
-    async fn leader_may_have_changed(&self) -> Result<(), ProposeError> {
+    pub(super) async fn leader_may_have_changed(&self) -> Result<(), ProposeError> {
         let mut leadership = self.watch_leadership();
         match tokio::time::timeout(LEADER_RETRY, leadership.changed()).await {
             Ok(Err(_)) => Err(ProposeError::Stopped),
@@ -247,7 +247,7 @@ impl Consensus {
 }
 
 /// A connection that could not be made carried nothing.
-fn never_sent(status: &tonic::Status) -> bool {
+pub(super) fn never_sent(status: &tonic::Status) -> bool {
     if status.code() == Code::FailedPrecondition {
         return true;
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::consensus::Consensus;
+use super::membership;
 use crate::access::Permitted;
 use crate::command::Body;
 use crate::mvcc::read_view::ReadView;
@@ -67,17 +68,20 @@ impl Replica for Consensus {
 
     fn members(&self) -> Vec<Member> {
         let view = Consensus::view(self);
-        self.member_nodes()
-            .into_iter()
-            .map(|(id, (node, is_learner))| {
-                let published = view.members.get(id);
-                Member {
-                    id,
-                    name: published.map(|m| m.name.clone()).unwrap_or_default(),
-                    client_urls: published.map(|m| m.client_urls.clone()).unwrap_or_default(),
-                    peer_urls: node.peer_urls,
-                    is_learner,
-                }
+        let (_, committed) = self.memberships();
+        let membership = committed.membership();
+        membership
+            .nodes()
+            .map(|(&id, node)| Member {
+                id,
+                name: membership::name_of(membership, &view, id),
+                client_urls: view
+                    .members
+                    .get(id)
+                    .map(|published| published.client_urls.clone())
+                    .unwrap_or_default(),
+                peer_urls: node.peer_urls.clone(),
+                is_learner: !membership::counts_as_voter(membership, id),
             })
             .collect()
     }

@@ -223,21 +223,24 @@ impl Worker {
         let memberships = entries
             .iter()
             .map(|entry| match &entry.payload {
-                EntryPayload::Membership(membership) => types::encode_membership(membership),
-                _ => bytes::Bytes::new(),
+                EntryPayload::Membership(membership) => (
+                    types::encode_membership(membership),
+                    membership.nodes().map(|(id, _)| *id).collect(),
+                ),
+                _ => (bytes::Bytes::new(), Vec::new()),
             })
             .collect::<Vec<_>>();
         let refs: Vec<EntryRef<'_>> = entries
             .iter()
             .zip(&memberships)
-            .map(|(entry, membership)| EntryRef {
+            .map(|(entry, (bytes, ids))| EntryRef {
                 index: entry.log_id.index,
                 term: entry.log_id.leader_id.term,
                 leader: 0,
                 body: match &entry.payload {
                     EntryPayload::Blank => EntryBody::Blank,
                     EntryPayload::Normal(data) => EntryBody::Command(&data.0),
-                    EntryPayload::Membership(_) => EntryBody::Membership(membership),
+                    EntryPayload::Membership(_) => EntryBody::Membership { bytes, ids },
                 },
             })
             .collect();

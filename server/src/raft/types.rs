@@ -9,11 +9,13 @@
 //! log id     := 1 ‖ (0 | 1 ‖ term u64 ‖ index u64)
 //! membership := 1 ‖ configs u32 ‖ (voters u32 ‖ member u64*)* ‖ nodes u32 ‖ (member u64 ‖ node)*
 //! node       := text(name) ‖ urls u32 ‖ text*              text := length u32 ‖ UTF-8
+//!               in version 2 of a membership also ‖ joins as voter u8
 //! stored     := 1 ‖ (0 | 1 ‖ term u64 ‖ index u64) ‖ membership       the log id of a membership
 //! payload    := kind u8 ‖ bytes
 //! ```
 //!
-//! All integers are big-endian, the first byte is the version, member ids ascend. Kinds of payload:
+//! All integers are big-endian, the first byte is the version, member ids ascend. A membership has
+//! version 2 exactly if a node in it joins as a voter. Kinds of payload:
 //! 1 blank (no bytes), 2 normal (the command as it came), 3 membership. In the raft log the kind
 //! stands beside the bytes, so a command is not copied.
 
@@ -104,6 +106,9 @@ pub struct MemberNode {
     /// Empty until the member has started.
     pub name: String,
     pub peer_urls: Vec<String>,
+    /// It was added as a voter: a learner to raft until its log has caught up, so that an added
+    /// member never counts towards a quorum that it cannot help yet. Nobody calls it a learner.
+    pub joins_as_voter: bool,
 }
 
 impl fmt::Display for MemberNode {
@@ -140,6 +145,8 @@ impl From<bytes::TryGetError> for CodecError {
 }
 
 const VERSION: u8 = 1;
+/// Of a membership whose nodes say whether they join as voters.
+const VERSION_JOINING: u8 = 2;
 
 pub const PAYLOAD_BLANK: u8 = 1;
 pub const PAYLOAD_NORMAL: u8 = 2;
@@ -216,7 +223,11 @@ pub fn encode_membership(membership: &Membership) -> Bytes {
 
 pub fn decode_membership(from: impl AsRef<[u8]>) -> Result<Membership, CodecError> {
     let mut from = from.as_ref();
-    check_version(&mut from)?;
+    let joining = match from.try_get_u8()? {
+        VERSION => false,
+        VERSION_JOINING => true,
+        found => return Err(CodecError::Version { found }),
+    };
     let mut configs = Vec::new();
     for _ in 0..from.try_get_u32()? {
         configs.push(get_voters(&mut from)?);
@@ -225,7 +236,12 @@ pub fn decode_membership(from: impl AsRef<[u8]>) -> Result<Membership, CodecErro
     for _ in 0..from.try_get_u32()? {
         let member = from.try_get_u64()?;
         check_ascending(nodes.last_key_value().map(|(last, _)| *last), member)?;
-        nodes.insert(member, get_node(&mut from)?);
+        let mut node = get_node(&mut from)?;
+        node.joins_as_voter = joining && get_bool(&mut from)?;
+        nodes.insert(member, node);
+    }
+    if joining && !nodes.values().any(|node| node.joins_as_voter) {
+        return Err(CodecError::Value);
     }
     check_end(from)?;
     Membership::new(configs, nodes).map_err(|_| CodecError::Membership)
@@ -263,7 +279,8 @@ pub(super) fn payload_from_parts(kind: u8, bytes: Bytes) -> Result<EntryPayload,
 }
 
 fn put_membership(to: &mut Vec<u8>, membership: &Membership) {
-    to.put_u8(VERSION);
+    let joining = membership.nodes().any(|(_, node)| node.joins_as_voter);
+    to.put_u8(if joining { VERSION_JOINING } else { VERSION });
     put_count(to, membership.get_joint_config().len());
     for voters in membership.get_joint_config() {
         put_count(to, voters.len());
@@ -278,6 +295,9 @@ fn put_membership(to: &mut Vec<u8>, membership: &Membership) {
         put_count(to, node.peer_urls.len());
         for url in &node.peer_urls {
             put_text(to, url);
+        }
+        if joining {
+            to.put_u8(u8::from(node.joins_as_voter));
         }
     }
 }
@@ -344,7 +364,11 @@ fn get_node(from: &mut &[u8]) -> Result<MemberNode, CodecError> {
     for _ in 0..from.try_get_u32()? {
         peer_urls.push(get_text(from)?);
     }
-    Ok(MemberNode { name, peer_urls })
+    Ok(MemberNode {
+        name,
+        peer_urls,
+        joins_as_voter: false,
+    })
 }
 
 fn put_count(to: &mut Vec<u8>, count: usize) {
@@ -374,6 +398,7 @@ mod tests {
         MemberNode {
             name: name.to_owned(),
             peer_urls: vec![format!("http://{name}:2380"), "http://[::1]:1".to_owned()],
+            joins_as_voter: false,
         }
     }
 
@@ -381,6 +406,15 @@ mod tests {
         let configs = vec![BTreeSet::from([1, 2]), BTreeSet::from([2, u64::MAX])];
         let nodes = [1, 2, 7, u64::MAX].map(|id| (id, node(&format!("m{id}"))));
         Membership::new(configs, BTreeMap::from(nodes)).expect("every voter has a node")
+    }
+
+    fn with_one_who_joins() -> Membership {
+        let joining = MemberNode {
+            joins_as_voter: true,
+            ..node("m3")
+        };
+        let nodes = BTreeMap::from([(1, node("m1")), (3, joining)]);
+        Membership::new(vec![BTreeSet::from([1])], nodes).expect("the voter has a node")
     }
 
     #[test]
@@ -395,7 +429,11 @@ mod tests {
         ] {
             assert_eq!(decode_log_id(&encode_log_id(log_id)), Ok(log_id));
         }
-        for membership in [Membership::default(), joint_with_a_learner()] {
+        for membership in [
+            Membership::default(),
+            joint_with_a_learner(),
+            with_one_who_joins(),
+        ] {
             let bytes = encode_membership(&membership);
             assert_eq!(decode_membership(&bytes), Ok(membership.clone()));
             let stored = StoredMembership::new(Some(make_log_id(2, 3)), membership);
@@ -424,6 +462,7 @@ mod tests {
             MemberNode {
                 name: "a".to_owned(),
                 peer_urls: vec!["u".to_owned()],
+                joins_as_voter: false,
             },
         )]);
         let membership = Membership::new(vec![BTreeSet::from([5])], one);
@@ -431,6 +470,15 @@ mod tests {
         let expected = "0100000001000000010000000000000005\
                         0000000100000000000000050000000161000000010000000175";
         assert_eq!(hex::encode(bytes), expected);
+        let bytes = encode_membership(&with_one_who_joins());
+        assert_eq!((bytes[0], bytes.last()), (2, Some(&1)));
+    }
+
+    #[test]
+    fn a_membership_has_the_version_that_it_needs() {
+        let mut bytes = encode_membership(&with_one_who_joins()).to_vec();
+        *bytes.last_mut().expect("not empty") = 0;
+        assert_eq!(decode_membership(&bytes), Err(CodecError::Value));
     }
 
     #[test]
@@ -451,10 +499,10 @@ mod tests {
             }
             let long = [&bytes[..], &[0]].concat();
             assert_eq!(decode(which, &long), Some(CodecError::Long { bytes: 1 }));
-            let newer = [&[2], &bytes[1..]].concat();
+            let newer = [&[3], &bytes[1..]].concat();
             assert_eq!(
                 decode(which, &newer),
-                Some(CodecError::Version { found: 2 })
+                Some(CodecError::Version { found: 3 })
             );
         }
         let kind = decode_payload(Bytes::from_static(&[9]));

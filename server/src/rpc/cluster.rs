@@ -1,14 +1,18 @@
-//! etcd's Cluster service: who is a member. Membership changes are not served yet.
+//! etcd's Cluster service: who is a member, and changes of that.
+//!
+//! Source: etcd 3.7.1, `server/etcdserver/api/v3rpc/member.go`.
 
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
 
 use super::gate::AtLearner;
-use super::{Edge, header, unknown_method};
-use crate::replica::Member;
-
-const SERVICE: &str = "etcdserverpb.Cluster";
+use super::{Edge, header};
+use crate::access::Identity;
+use crate::clock;
+use crate::config::MemberUrl;
+use crate::raft::added_member_id;
+use crate::replica::{ClusterError, Member, MemberChange};
 
 #[tonic::async_trait]
 impl Cluster for Edge {
@@ -26,31 +30,100 @@ impl Cluster for Edge {
 
     async fn member_add(
         &self,
-        _: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        Err(unknown_method("MemberAdd", SERVICE))
+        let who = self.admit(&request, AtLearner::Refused)?;
+        let request = request.into_inner();
+        let peer_urls = peer_urls(&request.peer_ur_ls)?;
+        let id = added_member_id(&peer_urls, clock::wall_ms().div_euclid(1_000));
+        let is_learner = request.is_learner;
+        let change = MemberChange::Add {
+            id,
+            peer_urls: peer_urls.clone(),
+            is_learner,
+        };
+        let members = self.change_members(&who, change).await?;
+        let header = header::of_cluster(&*self.replica);
+        Ok(Response::new(pb::MemberAddResponse {
+            header,
+            member: Some(pb::Member {
+                id,
+                peer_ur_ls: peer_urls,
+                is_learner,
+                ..pb::Member::default()
+            }),
+            members,
+        }))
     }
 
     async fn member_remove(
         &self,
-        _: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        Err(unknown_method("MemberRemove", SERVICE))
+        let who = self.admit(&request, AtLearner::Refused)?;
+        let id = request.into_inner().id;
+        let members = self
+            .change_members(&who, MemberChange::Remove { id })
+            .await?;
+        let header = header::of_cluster(&*self.replica);
+        Ok(Response::new(pb::MemberRemoveResponse { header, members }))
     }
 
     async fn member_update(
         &self,
-        _: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        Err(unknown_method("MemberUpdate", SERVICE))
+        let who = self.admit(&request, AtLearner::Refused)?;
+        let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
+        let known = self.replica.members().iter().any(|member| member.id == id);
+        // etcd takes any text here, and then cannot reach the member; whether there is one comes
+        // first.
+        let peer_urls = match peer_urls(&peer_ur_ls) {
+            Ok(peer_urls) => peer_urls,
+            Err(_) if !known => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let change = MemberChange::Update { id, peer_urls };
+        let members = self.change_members(&who, change).await?;
+        let header = header::of_cluster(&*self.replica);
+        Ok(Response::new(pb::MemberUpdateResponse { header, members }))
     }
 
     async fn member_promote(
         &self,
-        _: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        Err(unknown_method("MemberPromote", SERVICE))
+        let who = self.admit(&request, AtLearner::Refused)?;
+        let id = request.into_inner().id;
+        let members = self
+            .change_members(&who, MemberChange::Promote { id })
+            .await?;
+        let header = header::of_cluster(&*self.replica);
+        Ok(Response::new(pb::MemberPromoteResponse { header, members }))
     }
+}
+
+impl Edge {
+    async fn change_members(
+        &self,
+        who: &Identity,
+        change: MemberChange,
+    ) -> Result<Vec<pb::Member>, Status> {
+        let change = self.permit(who, change)?;
+        let members = self.cluster.change_members(change).await?;
+        Ok(members.into_iter().map(member).collect())
+    }
+}
+
+/// Sorted, as etcd keeps them.
+fn peer_urls(given: &[String]) -> Result<Vec<String>, ClusterError> {
+    let parsed: Result<Vec<MemberUrl>, _> = given.iter().map(|url| MemberUrl::parse(url)).collect();
+    let mut urls = parsed.map_err(|_| ClusterError::BadUrls)?;
+    urls.sort();
+    if urls.is_empty() {
+        return Err(ClusterError::BadUrls);
+    }
+    Ok(urls.iter().map(MemberUrl::to_string).collect())
 }
 
 fn member(member: Member) -> pb::Member {

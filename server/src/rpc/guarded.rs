@@ -11,13 +11,13 @@ use proto::sealkv::v1 as sealkv;
 
 use super::parse::{PlainOp, PlainPut, PlainTxn};
 use crate::access::{Guarded, Need, guarded};
+use crate::replica::{MemberChange, MoveLeader};
 
 guarded!([Need::User] => pb::StatusRequest, pb::MemberListRequest);
 guarded!([Need::Root] =>
-    pb::MemberAddRequest, pb::MemberRemoveRequest, pb::MemberUpdateRequest,
-    pb::MemberPromoteRequest,
+    MemberChange, MoveLeader,
     pb::DefragmentRequest, pb::SnapshotRequest, pb::HashRequest, pb::HashKvRequest,
-    pb::MoveLeaderRequest, pb::DowngradeRequest,
+    pb::DowngradeRequest,
     sealkv::KeysListRequest,
     sealkv::PluginListRequest, sealkv::PluginDeadLettersRequest,
 );

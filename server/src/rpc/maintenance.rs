@@ -13,6 +13,7 @@ use super::{Edge, header, unknown_method};
 use crate::command::{AlarmKind, ChangeAlarm};
 use crate::mvcc::hash::{KvHash, hash_kv};
 use crate::mvcc::read_view::ReadView;
+use crate::replica::MoveLeader;
 use crate::seal::SealerError;
 
 const SERVICE: &str = "etcdserverpb.Maintenance";
@@ -151,9 +152,13 @@ impl Maintenance for Edge {
 
     async fn move_leader(
         &self,
-        _: Request<pb::MoveLeaderRequest>,
+        request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        Err(unknown_method("MoveLeader", SERVICE))
+        let who = self.admit(&request, AtLearner::Refused)?;
+        let to = request.into_inner().target_id;
+        let request = self.permit(&who, MoveLeader { to })?;
+        self.cluster.move_leader(request).await?;
+        Ok(Response::new(pb::MoveLeaderResponse { header: None }))
     }
 
     async fn downgrade(

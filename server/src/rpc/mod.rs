@@ -47,7 +47,7 @@ use proto::v3lockpb::lock_server::LockServer;
 use tonic::service::Routes;
 
 use crate::access::Door;
-use crate::replica::{KeyAdmin, Replica};
+use crate::replica::{ClusterAdmin, KeyAdmin, Replica};
 use crate::seal::Sealer;
 use crate::watch::Hub;
 
@@ -92,6 +92,7 @@ impl Default for Limits {
 pub struct Edge {
     pub replica: Arc<dyn Replica>,
     pub key_admin: Arc<dyn KeyAdmin>,
+    pub cluster: Arc<dyn ClusterAdmin>,
     pub sealer: Sealer,
     pub hub: Hub,
     pub door: Door,

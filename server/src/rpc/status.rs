@@ -11,7 +11,7 @@ use super::values::ValueError;
 use crate::access::Denied;
 use crate::command::{NoEffect, NotApplied, Refusal};
 use crate::mvcc::read::ReadError;
-use crate::replica::{KeyAdminError, LeaseError, ProposeError, ReadIndexError};
+use crate::replica::{ClusterError, KeyAdminError, LeaseError, ProposeError, ReadIndexError};
 use crate::seal::SealerError;
 
 pub(super) const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
@@ -238,6 +238,40 @@ fn refused(refusal: &Refusal) -> Status {
         | Refusal::PluginSize { .. }
         | Refusal::TooManyPlugins { .. } => {
             Status::failed_precondition(format!("sealkv: {refusal}"))
+        }
+    }
+}
+
+impl From<ClusterError> for Status {
+    fn from(error: ClusterError) -> Self {
+        let precondition = |text: &str| Status::failed_precondition(text);
+        match error {
+            ClusterError::MemberNotFound => refused(&Refusal::MemberNotFound),
+            ClusterError::MemberExists => precondition("etcdserver: member ID already exist"),
+            ClusterError::PeerUrlExists => precondition("etcdserver: Peer URLs already exists"),
+            ClusterError::BadUrls => {
+                Status::invalid_argument("etcdserver: given member URLs are invalid")
+            }
+            ClusterError::NotLearner => {
+                precondition("etcdserver: can only promote a learner member")
+            }
+            ClusterError::LearnerNotReady => precondition(
+                "etcdserver: can only promote a learner member which is in sync with leader",
+            ),
+            ClusterError::TooManyLearners => {
+                precondition("etcdserver: too many learner members in cluster")
+            }
+            // etcd means this code and sends Unknown.
+            ClusterError::NotEnoughStarted => precondition(
+                "etcdserver: re-configuration failed due to not enough started members",
+            ),
+            ClusterError::Unhealthy => Status::unavailable("etcdserver: unhealthy cluster"),
+            ClusterError::NotLeader => precondition("etcdserver: not leader"),
+            ClusterError::BadTransferee => precondition("etcdserver: bad leader transferee"),
+            ClusterError::TransferTimeout => {
+                Status::unknown("etcdserver: request timed out, leader transfer took too long")
+            }
+            ClusterError::Propose(error) => error.into(),
         }
     }
 }

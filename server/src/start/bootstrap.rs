@@ -10,8 +10,9 @@ use keys::{
 };
 
 use super::StartError;
+use super::join::Place;
 use crate::apply::Machine;
-use crate::config::{ClusterState, Config, KeySource};
+use crate::config::{Config, KeySource};
 use crate::raft::{Identity, cluster_id, member_id};
 use crate::storage::log::{DirectoryDisk, LogDisk, LogOptions, RaftLog};
 use crate::storage::{DataDir, Store, StoreOptions};
@@ -24,14 +25,22 @@ pub(super) struct Opened {
     pub(super) store: Store,
     pub(super) machine: Machine,
     pub(super) log: RaftLog,
-    /// The members of the cluster to bootstrap; none once an entry has been applied.
+    /// The members of the cluster to bootstrap; none once an entry has been applied, and none for
+    /// a member that joins.
     pub(super) bootstrap: Option<Members>,
+    /// Members that may know this one by another directory.
+    pub(super) may_know: Members,
 }
 
 /// Names and peer URLs by member id.
 pub(super) type Members = BTreeMap<u64, (String, Vec<String>)>;
 
-pub(super) fn open(config: &Config, directory: DataDir) -> Result<Opened, StartError> {
+/// `place`: where a member without data joins a cluster; none for one that bootstraps.
+pub(super) fn open(
+    config: &Config,
+    directory: DataDir,
+    place: Option<Place>,
+) -> Result<Opened, StartError> {
     warn_of_open_directory(&config.data_dir);
     let has_member_key = directory.member_key().exists();
     if directory.has_state() && !has_member_key {
@@ -43,7 +52,53 @@ pub(super) fn open(config: &Config, directory: DataDir) -> Result<Opened, StartE
     if directory.has_state() {
         resume(config, directory, provider.as_ref())
     } else {
-        begin(config, directory, provider.as_ref())
+        let first = match place {
+            Some(place) => First::joining(config, place),
+            None => First::of_new_cluster(config)?,
+        };
+        begin(config, directory, provider.as_ref(), first)
+    }
+}
+
+/// Who a member without data is to be.
+struct First {
+    cluster_id: u64,
+    member_id: u64,
+    joined: bool,
+    members: Members,
+}
+
+impl First {
+    fn of_new_cluster(config: &Config) -> Result<Self, StartError> {
+        config.check_bootstrap().map_err(StartError::Config)?;
+        let members = bootstrap_members(config);
+        let ids: Vec<u64> = members.keys().copied().collect();
+        let own_urls: Vec<String> = config
+            .advertise_peer_urls
+            .iter()
+            .map(|url| url.as_str().to_owned())
+            .collect();
+        Ok(Self {
+            cluster_id: cluster_id(&ids),
+            member_id: member_id(&own_urls, &config.initial_cluster_token),
+            joined: false,
+            members,
+        })
+    }
+
+    fn joining(config: &Config, place: Place) -> Self {
+        tracing::info!(
+            name = config.name,
+            member = format_args!("{:x}", place.member_id),
+            cluster = format_args!("{:x}", place.cluster_id),
+            "joining an existing cluster"
+        );
+        Self {
+            cluster_id: place.cluster_id,
+            member_id: place.member_id,
+            joined: true,
+            members: place.members,
+        }
     }
 }
 
@@ -65,6 +120,7 @@ fn resume(
     let machine = Machine::recover(store.clone(), identity.member_id)?;
     let disk = log_disk(&directory)?;
     let bootstrap = match machine.applied().last {
+        None if identity.joined => None,
         None => {
             config.check_bootstrap().map_err(StartError::Config)?;
             Some(bootstrap_members(config))
@@ -85,6 +141,7 @@ fn resume(
         store,
         machine,
         log,
+        may_know: bootstrap.clone().unwrap_or_default(),
         bootstrap,
     })
 }
@@ -94,25 +151,16 @@ fn begin(
     config: &Config,
     mut directory: DataDir,
     provider: &dyn Provider,
+    first: First,
 ) -> Result<Opened, StartError> {
-    config.check_bootstrap().map_err(StartError::Config)?;
-    if config.initial_cluster_state == ClusterState::Existing {
-        return Err(StartError::CannotJoin);
-    }
-    let members = bootstrap_members(config);
-    let own_urls: Vec<String> = config
-        .advertise_peer_urls
-        .iter()
-        .map(|url| url.as_str().to_owned())
-        .collect();
-    let own_id = member_id(&own_urls, &config.initial_cluster_token);
+    let own_id = first.member_id;
     let member_key = own_member_key(config, &directory, provider, own_id)?;
-    let ids: Vec<u64> = members.keys().copied().collect();
     let identity = Identity {
-        cluster_id: cluster_id(&ids),
+        cluster_id: first.cluster_id,
         member_id: own_id,
         name: config.name.clone(),
         directory_id: *member_key.outline().directory_id.as_bytes(),
+        joined: first.joined,
     };
     let storage_keys = member_key.storage_keys().clone();
     write_identity(&directory, &storage_keys, &identity)?;
@@ -124,7 +172,6 @@ fn begin(
         Arc::new(storage_keys),
         LogOptions::default(),
     )?;
-    let bootstrap = Some(members);
     Ok(Opened {
         directory,
         member_key,
@@ -132,7 +179,8 @@ fn begin(
         store,
         machine,
         log,
-        bootstrap,
+        bootstrap: (!first.joined).then(|| first.members.clone()),
+        may_know: first.members,
     })
 }
 

@@ -10,30 +10,35 @@ use proto::sealkv::peer as pb;
 use sd_notify::NotifyState;
 use tonic::service::Routes;
 
-use super::StartError;
 use super::bootstrap::{self, Opened};
-use super::pages::PagesNode;
+use super::listen::{listen, secure, tell_security};
+use super::pages::{PagesCluster, PagesNode};
 use super::plugins::Plugins;
+use super::{StartError, join};
 use crate::access::{Door, Internal, Permitted};
 use crate::apply::Machine;
 use crate::command::PublishMember;
-use crate::config::{Config, MemberUrl};
+use crate::config::Config;
 use crate::http::{FrontDoor, Gateway};
 use crate::key_service::{KeyService, KeyringFollower};
 use crate::lease::lessor::ttl_seconds_min;
 use crate::metrics::metrics;
-use crate::raft::{Consensus, Identity, Lane, Node, NodeOptions, PeerService, Peers};
+use crate::raft::{
+    Consensus, Expelled, Identity, Lane, Node, NodeOptions, PeerService, Peers, Rules,
+};
 use crate::rpc::{Edge, Limits};
 use crate::seal::Sealer;
-use crate::serve::{self, Endpoint, Listener, Security, Services, Workers};
+use crate::serve::{self, Endpoint, Listener, Services, Workers};
 use crate::shutdown::Shutdown;
 use crate::storage::DataDir;
 use crate::storage::log::RaftLog;
-use crate::tls::{ClientTls, MemberTls, ServerTls};
+use crate::tls::{ClientTls, MemberTls};
 use crate::watch::Hub;
 
 /// How long a new member waits for an answer when it asks its peers whether they know it.
 const KNOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a member goes on after it has learned that it was removed (etcd: 1 s).
+const REMOVED_SERVES_FOR: Duration = Duration::from_secs(1);
 /// Between attempts to publish this member's name and client URLs.
 const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 
@@ -51,16 +56,14 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         http: listen(&config.listen_client_http_urls, &config)?,
         metrics: listen(&config.listen_metrics_urls, &config)?,
     };
-    let opening = config.clone();
-    let (tls, opened) = tokio::task::spawn_blocking(move || {
-        let directory = DataDir::open(&opening.data_dir)?;
-        // Before anything is written that a mistake in the flags would leave behind.
-        let tls = MemberTls::load(&opening)?;
-        Ok::<_, StartError>((tls, bootstrap::open(&opening, directory)?))
-    })
-    .await
-    .map_err(|error| StartError::Raft(error.to_string()))??;
+    let path = config.data_dir.clone();
+    let directory = aside(move || Ok(DataDir::open(&path)?)).await?;
+    let (tls, opening) = (config.clone(), config.clone());
+    // Before anything is written that a mistake in the flags would leave behind.
+    let tls = aside(move || Ok(MemberTls::load(&tls)?)).await?;
     let _fresh = tls.keep_fresh();
+    let place = join::find(&config, &directory, tls.to_peers.clone()).await?;
+    let opened = aside(move || bootstrap::open(&opening, directory, place)).await?;
     let peer_listeners = secure(peer_listeners, tls.peers.as_ref());
     let client_listeners = client_listeners.map(|wanted| secure(wanted, tls.clients.as_ref()));
     let member = Member::start(&config, opened, tls.to_peers).await?;
@@ -84,48 +87,12 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
     ended
 }
 
-/// One for each place; http and https on one address share it.
-fn listen(urls: &[MemberUrl], config: &Config) -> Result<Vec<Wanted>, StartError> {
-    let mut places: Vec<Wanted> = Vec::new();
-    for url in urls {
-        if let Some(there) = places
-            .iter_mut()
-            .find(|there| there.listener.url().place() == url.place())
-        {
-            there.plain |= !url.is_secure();
-            there.secure |= url.is_secure();
-            continue;
-        }
-        let listener = serve::listen(url, config.reuse_port).map_err(|e| StartError::Listen {
-            url: e.url.to_string(),
-            source: e.error,
-        })?;
-        places.push(Wanted {
-            listener,
-            plain: !url.is_secure(),
-            secure: url.is_secure(),
-        });
-    }
-    Ok(places)
-}
-
-/// A listener, and what its URLs want it to let in.
-struct Wanted {
-    listener: Listener,
-    plain: bool,
-    secure: bool,
-}
-
-fn secure(wanted: Vec<Wanted>, tls: Option<&ServerTls>) -> Vec<Listener> {
-    let secured = |wanted: Wanted| {
-        let security = match tls.filter(|_| wanted.secure).cloned() {
-            None => Security::Plain,
-            Some(tls) if wanted.plain => Security::Either(tls),
-            Some(tls) => Security::Tls(tls),
-        };
-        wanted.listener.secured(security)
-    };
-    wanted.into_iter().map(secured).collect()
+/// Work that blocks.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StartError::Raft(error.to_string()))?
 }
 
 /// What clients and operators connect to.
@@ -168,6 +135,7 @@ impl Member {
             machine,
             log,
             bootstrap,
+            may_know,
         } = opened;
         let storage_keys = member_key.storage_keys().clone();
         let view = Arc::new(ArcSwap::new(machine.view()));
@@ -177,11 +145,9 @@ impl Member {
             config.election_timeout,
             to_peers,
         );
-        if let Some(members) = &bootstrap {
-            let others = members.iter().filter(|(id, _)| **id != identity.member_id);
-            for (id, (_, urls)) in others {
-                refuse_if_known(&peers, &identity, *id, urls).await?;
-            }
+        let others = may_know.iter();
+        for (id, (_, urls)) in others.filter(|(id, _)| **id != identity.member_id) {
+            refuse_if_known(&peers, &identity, *id, urls).await?;
         }
         refuse_hole(&log, &machine)?;
         let sealer = Sealer::new();
@@ -216,6 +182,7 @@ impl Member {
         let edge = Edge {
             replica: Arc::new(consensus.clone()),
             key_admin: Arc::new(keys.clone()),
+            cluster: Arc::new(consensus.clone()),
             sealer,
             hub,
             door: Door::new(),
@@ -237,7 +204,8 @@ impl Member {
         workers: &Arc<Workers>,
         end: &Shutdown,
     ) -> Vec<tokio::task::JoinHandle<()>> {
-        let services = Services::new(self.peers.clone(), crate::http::peer_pages());
+        let pages = crate::http::peer_pages(PagesCluster(self.consensus.clone()));
+        let services = Services::new(self.peers.clone(), pages);
         let limits = serve::Limits::new(u32::MAX, config.keepalive);
         serve_all(Endpoint::Peer, listeners, &services, workers, limits, end)
     }
@@ -290,15 +258,13 @@ impl Member {
         tokio::spawn(self.keys.clone().run());
         tokio::spawn(consensus.clone().watch_leases(config.election_timeout));
         tokio::spawn(consensus.clone().schedule_snapshots(config.snapshot_count));
+        tokio::spawn(consensus.clone().watch_peers(config.election_timeout));
+        tokio::spawn(consensus.clone().watch_members());
         self.plugins.start();
         tokio::spawn(publish(consensus.clone(), config.clone()));
-        let mut expelled = consensus.peers().expelled();
-        let member = consensus.member_id();
         let trouble = async {
             tokio::select! {
-                _ = expelled.wait_for(|expelled| *expelled) => {
-                    StartError::AlreadyBootstrapped { member }
-                }
+                why = expulsion(consensus) => why,
                 reason = consensus.failed() => StartError::Raft(reason),
             }
         };
@@ -336,7 +302,7 @@ impl Member {
         tell_supervisor(NotifyState::Ready);
         let ended = tokio::select! {
             () = shutdown.begun() => Ok(()),
-            error = &mut trouble => Err(error),
+            error = &mut trouble => served_until(error, shutdown).await,
         };
         tell_supervisor(NotifyState::Stopping);
         shutdown.begin();
@@ -347,30 +313,35 @@ impl Member {
     }
 }
 
-/// etcd's words.
-fn tell_security(listener: &Listener) {
-    let (plain, secure) = match listener.security() {
-        Security::Plain => (true, false),
-        Security::Tls(_) => (false, true),
-        Security::Either(_) => (true, true),
-    };
-    let address = listener
-        .local_address()
-        .map_or_else(|| listener.url().to_string(), |address| address.to_string());
-    if plain {
-        tracing::info!(
-            traffic = "grpc+http",
-            address,
-            "serving client traffic insecurely; this is strongly discouraged!"
-        );
+/// Why this member must not take part any more, once that is so.
+async fn expulsion(consensus: &Consensus) -> StartError {
+    let member = consensus.member_id();
+    let mut expelled = consensus.peers().expelled();
+    let why = expelled.wait_for(Option::is_some).await.map(|why| *why);
+    match why {
+        Ok(Some(Expelled::Removed)) => StartError::Removed,
+        Ok(Some(Expelled::LostDirectory)) => StartError::AlreadyBootstrapped { member },
+        // Whoever could tell has gone: the end is near by another way.
+        Ok(None) | Err(_) => std::future::pending().await,
     }
-    if secure {
-        tracing::info!(
-            traffic = "grpc+http",
-            address,
-            "serving client traffic securely"
-        );
+}
+
+/// To be removed while one serves is a regular end: requests get a moment, as in etcd.
+async fn served_until(error: StartError, shutdown: &Shutdown) -> Result<(), StartError> {
+    if !matches!(error, StartError::Removed) {
+        return Err(error);
     }
+    let moment = tokio::time::sleep(REMOVED_SERVES_FOR);
+    tokio::select! {
+        () = moment => {}
+        () = shutdown.begun() => {}
+    }
+    tracing::warn!(
+        error = "the member has been permanently removed from the cluster",
+        "server error"
+    );
+    tracing::warn!("data-dir used by this member must be removed");
+    Ok(())
 }
 
 /// systemd, if it has started this process and wants to know.
@@ -421,7 +392,11 @@ async fn refuse_if_known(
         }
         Err(status) => {
             peers.note(&status);
-            *peers.expelled().borrow()
+            let expelled = *peers.expelled().borrow();
+            if expelled == Some(Expelled::Removed) {
+                return Err(StartError::Removed);
+            }
+            expelled.is_some()
         }
     };
     if known_elsewhere {
@@ -479,6 +454,10 @@ fn node_options(config: &Config) -> NodeOptions {
         snapshot_catchup_entries: config.snapshot_catchup_entries,
         request_timeout: config.request_timeout(),
         slow_apply: config.warning_apply_duration,
+        rules: Rules {
+            strict: config.strict_reconfig_check,
+            learners_max: config.learners_max,
+        },
     }
 }
 

@@ -3,6 +3,8 @@
 use crate::command::AlarmKind;
 use crate::http;
 use crate::mvcc::key_range::KeyRange;
+use crate::raft::Consensus;
+use crate::replica::Replica;
 use crate::rpc::Edge;
 
 /// A member, as its pages see it.
@@ -64,5 +66,28 @@ impl http::Node for PagesNode {
             quota_bytes: self.edge.limits.quota_bytes,
             alarms,
         }
+    }
+}
+
+/// The cluster, as the peer port's page lists it.
+#[derive(Clone)]
+pub(super) struct PagesCluster(pub(super) Consensus);
+
+impl http::Cluster for PagesCluster {
+    fn id(&self) -> u64 {
+        self.0.peers().identity().cluster_id
+    }
+
+    fn members(&self) -> Vec<http::ListedMember> {
+        let members = Replica::members(&self.0).into_iter();
+        members
+            .map(|member| http::ListedMember {
+                id: member.id,
+                name: member.name,
+                peer_urls: member.peer_urls,
+                client_urls: member.client_urls,
+                is_learner: member.is_learner,
+            })
+            .collect()
     }
 }

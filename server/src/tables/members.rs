@@ -1,6 +1,9 @@
-//! What members say of themselves. Who is a member is raft's membership; this is the rest.
+//! What members say of themselves, and who has left. Who is a member is raft's membership; this
+//! is the rest.
+//!
+//! Promise: an id that has left stays known as removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proto::sealkv::replicated as wire;
@@ -17,6 +20,7 @@ pub struct MemberAttributes {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     attributes: BTreeMap<u64, MemberAttributes>,
+    removed: BTreeSet<u64>,
 }
 
 impl Members {
@@ -36,6 +40,17 @@ impl Members {
         self.attributes
             .iter()
             .map(|(&id, attributes)| (id, attributes))
+    }
+
+    /// It was a member once and never will be again.
+    #[must_use]
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.removed.contains(&id)
+    }
+
+    pub(crate) fn remove(&mut self, id: u64) {
+        self.attributes.remove(&id);
+        self.removed.insert(id);
     }
 
     pub(crate) fn publish(&mut self, id: u64, attributes: MemberAttributes) {

@@ -103,6 +103,7 @@ impl Host {
                 member_id: id,
                 name: format!("member-{number}"),
                 directory_id: *directory_id.as_bytes(),
+                joined: false,
             },
             provider: Arc::new(provider),
             member_key,

@@ -26,7 +26,7 @@ use crate::mvcc::event::{Cause, Kind};
 use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::read_view::ReadView;
 use crate::mvcc::{hash, history};
-use crate::raft::{Consensus, NodeOptions};
+use crate::raft::{Consensus, NodeOptions, Rules};
 use crate::storage::Keyspace;
 
 const CLIENTS: usize = 4;
@@ -96,6 +96,10 @@ impl World {
             snapshot_catchup_entries: rng.random_range(0..40),
             request_timeout: Duration::from_secs(5) + ELECTION * 2,
             slow_apply: Duration::MAX,
+            rules: Rules {
+                strict: false,
+                learners_max: 1,
+            },
         };
         let host = |number| Host::new(number, directory, options.clone());
         clock::simulate_wall(Some(START_MS));

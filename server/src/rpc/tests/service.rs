@@ -195,15 +195,46 @@ async fn the_process_is_serving() {
 }
 
 #[tokio::test]
+async fn peer_urls_are_checked_before_anything_is_changed() {
+    let served = serve().await;
+    let bad = |given: &[&str]| given.iter().map(|&url| url.to_owned()).collect::<Vec<_>>();
+    for urls in [
+        bad(&[]),
+        bad(&["localhost"]),
+        bad(&["http://h"]),
+        bad(&["ftp://h:1"]),
+        bad(&["http://h:1/p"]),
+        bad(&["http://h:1", ""]),
+    ] {
+        let add = pb::MemberAddRequest {
+            peer_ur_ls: urls.clone(),
+            is_learner: false,
+        };
+        assert_status(
+            served.cluster.clone().member_add(add).await,
+            Code::InvalidArgument,
+            "etcdserver: given member URLs are invalid",
+        );
+        let update = |id| pb::MemberUpdateRequest {
+            id,
+            peer_ur_ls: urls.clone(),
+        };
+        assert_status(
+            served.cluster.clone().member_update(update(MEMBER)).await,
+            Code::InvalidArgument,
+            "etcdserver: given member URLs are invalid",
+        );
+        assert_status(
+            served.cluster.clone().member_update(update(1)).await,
+            Code::NotFound,
+            "etcdserver: member not found",
+        );
+    }
+}
+
+#[tokio::test]
 async fn methods_that_are_not_served_are_unknown() {
     let served = serve().await;
-    let add = pb::MemberAddRequest::default();
-    let message = "unknown method MemberAdd for service etcdserverpb.Cluster";
-    assert_status(
-        served.cluster.clone().member_add(add).await,
-        Code::Unimplemented,
-        message,
-    );
     let mut auth = pb::auth_client::AuthClient::new(served.channel.clone());
     let status = auth
         .auth_status(pb::AuthStatusRequest {})

@@ -15,8 +15,9 @@ use crate::mvcc::compact::Progress;
 use crate::mvcc::read_view::ReadView;
 use crate::mvcc::txn::resolve_compares;
 use crate::replica::{
-    AddPrefixKey, Applied, KeyAdmin, KeyAdminError, LeaseError, Member, Pending, Place,
-    ProposeError, ReadIndexError, Replica, RotatePrefixKey, Status,
+    AddPrefixKey, Applied, ClusterAdmin, ClusterError, KeyAdmin, KeyAdminError, LeaseError, Member,
+    MemberChange, MoveLeader, Pending, Place, ProposeError, ReadIndexError, Replica,
+    RotatePrefixKey, Status,
 };
 use crate::seal::{Sealer, SealerError};
 use crate::storage::Store;
@@ -234,6 +235,32 @@ impl Replica for Single {
     fn physically_compacted(&self, _: i64) -> Pending<'_, ()> {
         self.sweep();
         Box::pin(async {})
+    }
+}
+
+/// It stays alone.
+impl ClusterAdmin for Single {
+    fn change_members(
+        &self,
+        change: Permitted<MemberChange>,
+    ) -> Pending<'_, Result<Vec<Member>, ClusterError>> {
+        let refused = match change.into_request() {
+            MemberChange::Add { .. } => ClusterError::Unhealthy,
+            MemberChange::Remove { id: MEMBER } => ClusterError::NotEnoughStarted,
+            MemberChange::Promote { id: MEMBER } => ClusterError::NotLearner,
+            MemberChange::Remove { .. }
+            | MemberChange::Update { .. }
+            | MemberChange::Promote { .. } => ClusterError::MemberNotFound,
+        };
+        Box::pin(async move { Err(refused) })
+    }
+
+    fn move_leader(&self, request: Permitted<MoveLeader>) -> Pending<'_, Result<(), ClusterError>> {
+        let moved = match request.into_request().to {
+            MEMBER => Ok(()),
+            _ => Err(ClusterError::BadTransferee),
+        };
+        Box::pin(async move { moved })
     }
 }
 

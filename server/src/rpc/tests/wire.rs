@@ -53,6 +53,7 @@ pub(super) async fn serve_with(limits: Limits) -> Served {
     let edge = Edge {
         replica: Arc::clone(&single) as _,
         key_admin: Arc::clone(&single) as _,
+        cluster: Arc::clone(&single) as _,
         sealer: single.sealer.clone(),
         hub: single.hub.clone(),
         door: Door::new(),
