@@ -10,7 +10,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "sealkv/keys.proto",
         "sealkv/plugins.proto",
     ];
-    let internal = ["sealkv/peer.proto", "sealkv/replicated.proto"];
+    let internal = [
+        "sealkv/peer.proto",
+        "sealkv/replicated.proto",
+        "sealkv/backup.proto",
+    ];
     let files = of_clients.into_iter().chain(internal);
     println!("cargo:rerun-if-changed=protos");
     let descriptors = protox::compile(files, ["protos"])?;

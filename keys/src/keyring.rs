@@ -181,6 +181,19 @@ impl Keyring {
         self.opened.root.version()
     }
 
+    /// The slot that opened ROOT.
+    pub fn slot_id(&self) -> u32 {
+        self.opened.slot_id
+    }
+
+    pub fn slot_public_key(&self) -> SlotPublicKey {
+        self.opened.slot.public()
+    }
+
+    pub(crate) fn root(&self) -> &Root {
+        &self.opened.root
+    }
+
     /// Keys of the table that do not open: their values cannot be read or written here.
     pub fn unopened(&self) -> &[UnopenedKey] {
         &self.opened.unopened

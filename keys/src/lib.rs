@@ -33,6 +33,7 @@
 //! | KEK | `sealkv/kek/1/encrypt` | `sealkv/kek/1/commit` |
 //! | DEK | `sealkv/dek/1/encrypt` | `sealkv/dek/1/commit` |
 //! | storage key | `sealkv/storage-key/1/encrypt` | `sealkv/storage-key/1/commit` |
+//! | backup key | `sealkv/backup/1/encrypt` | `sealkv/backup/1/commit` |
 //! | slot secret | `sealkv/slot/1/member-key` (authenticates `member.key`) | its public key |
 //! | key file | `sealkv/provider/file/1/encrypt` | – |
 //! | Argon2id output | `sealkv/provider/passphrase/1/encrypt` | – |
@@ -56,15 +57,16 @@
 //! associated data of a block: "sealkv/log/1" ‖ the caller's bytes
 //! ```
 //!
-//! ## Wrapped key (107 bytes): a KEK under ROOT, a DEK under its KEK
+//! ## Wrapped key (107 bytes): a KEK or a backup key under ROOT, a DEK under its KEK
 //!
 //! ```text
-//! format u8 = 1 | suite u8 = 1 | kind u8 (2 KEK, 3 DEK) | commitment[32] | nonce[24]
+//! format u8 = 1 | suite u8 = 1 | kind u8 (2 KEK, 3 DEK, 4 backup) | commitment[32] | nonce[24]
 //!   | ciphertext[32] | tag[16]
 //! associated data: "sealkv/wrapped-key/1" ‖ 0x00 ‖ keyring_id[16] ‖ kind u8
 //!   ‖ parent id u32 ‖ parent version u32 ‖ child id u32 ‖ child version u32 ‖ commitment[32]
 //! KEK: parent (0, root version),  child (prefix key id, 0)
 //! DEK: parent (prefix key id, 0), child (prefix key id, version)
+//! backup key: parent (0, root version), child (0, 0)
 //! ```
 //!
 //! ## Secret wrapped to a slot (82 bytes)
@@ -142,6 +144,25 @@
 //! The secrets are minted by the leader; `apply` compares ids and versions with the table, so a
 //! change minted on an older table has no effect and is minted again.
 //!
+//! ## Backup envelope, and a section of a backup (40 bytes more than its plaintext)
+//!
+//! What a backup says of its key: ROOT as it is wrapped to the slot of the member that made it, and
+//! that slot as it stands in the member's `member.key`. Whoever has that member's key file or
+//! passphrase opens the backup.
+//!
+//! ```text
+//! format u8 = 1 | keyring_id[16] | root version u32 | root commitment[32] | slot id u32 | wrapped ROOT[82]
+//! member id u64 | directory_id[16] | slot public key[32] | provider kind u8 | u16 length ‖ the provider's bytes
+//! wrapped backup key[107]
+//!
+//! section: nonce[24] | ciphertext | tag[16]
+//! associated data: "sealkv/backup/1" ‖ 0x00 ‖ the caller's bytes
+//! ```
+//!
+//! ## inherited.slot: the slot that a restored member opens ROOT with at first
+//!
+//! Sealed as a stored row of keyspace 254 and row key `inherited-slot`: slot secret[32]
+//!
 //! # Threat model
 //!
 //! Protected: stolen disks, images, logs, snapshots and data backups; values moved to another key,
@@ -149,8 +170,10 @@
 //! whoever reads the memory of an unsealed member, the sizes of values, a holder of ROOT.
 
 mod aead;
+mod backup;
 mod dek;
 mod encoding;
+mod inherited;
 mod kek;
 mod keyring;
 mod member_key;
@@ -167,7 +190,11 @@ mod vectors;
 mod wrapped;
 
 pub use aead::{Aead, NONCE_BYTES, NotAuthentic, TAG_BYTES, Xaes256Gcm};
+pub use backup::{
+    BACKUP_SECTION_OVERHEAD_BYTES, BackupEnvelope, BackupKey, OpenBackupError, OpenedBackup,
+};
 pub use encoding::DecodeError;
+pub use inherited::InheritedSlotError;
 pub use keyring::{
     Keyring, MintError, OpenError, OpenKeyringError, SealError, SlotHolder, UnopenedKey,
 };

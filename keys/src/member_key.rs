@@ -170,6 +170,11 @@ impl MemberKey {
         &self.slot
     }
 
+    /// As the provider wrapped it.
+    pub(crate) fn wrapped_slot(&self) -> &[u8] {
+        &self.wrapped_slot
+    }
+
     pub fn storage_keys(&self) -> &StorageKeys {
         &self.storage_keys
     }

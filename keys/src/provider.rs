@@ -34,7 +34,7 @@ impl ProviderKind {
     }
 
     /// What the operator has to bring.
-    fn holds(self) -> &'static str {
+    pub(crate) fn holds(self) -> &'static str {
         match self {
             Self::File => "key file",
             Self::Passphrase => "passphrase",

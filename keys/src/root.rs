@@ -72,6 +72,18 @@ impl Root {
         Ok(Kek::from_secret(self.keyring_id, id, secret))
     }
 
+    pub(crate) fn wrap_backup(&self, key: &Secret) -> WrappedKey {
+        WrappedKey::wrap(&self.aead, &self.backup_place(), key)
+    }
+
+    pub(crate) fn unwrap_backup(&self, wrapped: &WrappedKey) -> Result<Secret, UnwrapError> {
+        wrapped.unwrap(&self.aead, &self.backup_place())
+    }
+
+    fn backup_place(&self) -> KeyPlace {
+        KeyPlace::backup(self.keyring_id, self.version)
+    }
+
     fn kek_place(&self, id: u32) -> KeyPlace {
         KeyPlace::kek(self.keyring_id, self.version, id)
     }

@@ -26,6 +26,7 @@ pub(crate) const WRAPPED_KEY_BYTES: usize = CIPHERTEXT_AT + SECRET_BYTES + TAG_B
 pub enum KeyKind {
     Kek,
     Dek,
+    Backup,
 }
 
 impl KeyKind {
@@ -33,6 +34,7 @@ impl KeyKind {
         match self {
             Self::Kek => 2,
             Self::Dek => 3,
+            Self::Backup => 4,
         }
     }
 
@@ -40,6 +42,7 @@ impl KeyKind {
         match self {
             Self::Kek => b"sealkv/kek/1/encrypt",
             Self::Dek => b"sealkv/dek/1/encrypt",
+            Self::Backup => b"sealkv/backup/1/encrypt",
         }
     }
 
@@ -47,6 +50,7 @@ impl KeyKind {
         match self {
             Self::Kek => b"sealkv/kek/1/commit",
             Self::Dek => b"sealkv/dek/1/commit",
+            Self::Backup => b"sealkv/backup/1/commit",
         }
     }
 }
@@ -56,6 +60,7 @@ impl fmt::Display for KeyKind {
         f.write_str(match self {
             Self::Kek => "prefix key",
             Self::Dek => "data key",
+            Self::Backup => "backup key",
         })
     }
 }
@@ -85,6 +90,15 @@ impl KeyPlace {
             kind: KeyKind::Dek,
             parent: (prefix_key_id, 0),
             child: (prefix_key_id, version),
+        }
+    }
+
+    pub(crate) fn backup(keyring_id: KeyringId, root_version: u32) -> Self {
+        Self {
+            keyring_id,
+            kind: KeyKind::Backup,
+            parent: (0, root_version),
+            child: (0, 0),
         }
     }
 
@@ -119,7 +133,7 @@ impl From<UnwrapError> for UnopenedKey {
     }
 }
 
-/// A KEK under ROOT or a DEK under its KEK. Holds no secret that its parent does not guard.
+/// A KEK or a backup key under ROOT, or a DEK under its KEK. Holds no secret that its parent does not guard.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WrappedKey([u8; WRAPPED_KEY_BYTES]);
 

@@ -43,4 +43,8 @@ pub mod sealkv {
     pub mod replicated {
         tonic::include_proto!("sealkv.replicated.v1");
     }
+    /// At the head of a data backup.
+    pub mod backup {
+        tonic::include_proto!("sealkv.backup.v1");
+    }
 }

@@ -24,7 +24,7 @@ use prost::Message;
 
 use crate::access::Permitted;
 
-pub use admin::{AlarmKind, ChangeAlarm, PublishMember};
+pub use admin::{AlarmKind, ChangeAlarm, ChangeDowngrade, PublishMember};
 pub use keyring::ChangeKeys;
 pub use kv::{
     Compact, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Txn, ValueCompare,
@@ -132,6 +132,7 @@ pub enum Body {
     ChangeKeys(ChangeKeys),
     PublishMember(PublishMember),
     Alarm(ChangeAlarm),
+    Downgrade(ChangeDowngrade),
     PluginChunk(PluginChunk),
     DeployPlugin(DeployPlugin),
     SetPluginState(SetPluginState),
@@ -224,6 +225,7 @@ bodies! {
     20 ChangeKeys(ChangeKeys),
     30 PublishMember(PublishMember),
     31 Alarm(ChangeAlarm),
+    32 Downgrade(ChangeDowngrade),
     40 PluginChunk(PluginChunk),
     41 DeployPlugin(DeployPlugin),
     42 SetPluginState(SetPluginState),
@@ -369,7 +371,7 @@ impl Envelope {
     /// forwarded one could act for a leader that is none any more.
     #[must_use]
     pub fn may_be_forwarded(&self) -> bool {
-        matches!(self.kind, 1..=4 | 10 | 11 | 20 | 30 | 31 | 40..=43)
+        matches!(self.kind, 1..=4 | 10 | 11 | 20 | 30..=32 | 40..=43)
     }
 }
 

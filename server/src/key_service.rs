@@ -55,16 +55,30 @@ pub enum MintError {
 /// view with a changed table is published.
 pub struct KeyringFollower {
     slot: Arc<SlotKeyPair>,
+    /// Of a restored member, for as long as its own slot is not in the table.
+    inherited: Option<Arc<SlotKeyPair>>,
     sealer: Sealer,
     last: Mutex<Option<Arc<KeyTable>>>,
 }
 
 impl KeyringFollower {
-    pub fn new(slot: Arc<SlotKeyPair>, sealer: Sealer) -> Self {
+    pub fn new(
+        slot: Arc<SlotKeyPair>,
+        inherited: Option<Arc<SlotKeyPair>>,
+        sealer: Sealer,
+    ) -> Self {
         Self {
             slot,
+            inherited,
             sealer,
             last: Mutex::new(None),
+        }
+    }
+
+    fn slot_in(&self, table: &KeyTable) -> &Arc<SlotKeyPair> {
+        match &self.inherited {
+            Some(inherited) if table.slot_of_public_key(&self.slot.public()).is_none() => inherited,
+            _ => &self.slot,
         }
     }
 
@@ -77,9 +91,10 @@ impl KeyringFollower {
         if !table.is_initialised() {
             return;
         }
+        let slot = self.slot_in(table);
         let opened = match self.sealer.keyring() {
-            Some(keyring) => keyring.refresh(table),
-            None => Keyring::open_table(table, self.slot.clone()),
+            Some(keyring) if keyring.slot_public_key() == slot.public() => keyring.refresh(table),
+            _ => Keyring::open_table(table, slot.clone()),
         };
         match opened {
             Ok(keyring) => {
@@ -109,6 +124,14 @@ pub struct OwnSlot {
     pub provider: ProviderKind,
 }
 
+/// What a restored member was given to open the root key with. It goes once every member can do
+/// without.
+#[derive(Clone, Debug)]
+pub struct InheritedSlot {
+    pub public_key: SlotPublicKey,
+    pub path: PathBuf,
+}
+
 #[derive(Clone)]
 pub struct KeyService {
     inner: Arc<Inner>,
@@ -119,12 +142,18 @@ struct Inner {
     slot: OwnSlot,
     member_key: Mutex<MemberKey>,
     member_key_path: PathBuf,
+    inherited: Mutex<Option<InheritedSlot>>,
     minting: AsyncMutex<()>,
     ready: watch::Sender<bool>,
 }
 
 impl KeyService {
-    pub fn new(consensus: Consensus, member_key: MemberKey, member_key_path: PathBuf) -> Self {
+    pub fn new(
+        consensus: Consensus,
+        member_key: MemberKey,
+        member_key_path: PathBuf,
+        inherited: Option<InheritedSlot>,
+    ) -> Self {
         let outline = member_key.outline();
         let slot = OwnSlot {
             public_key: outline.slot_public_key,
@@ -138,6 +167,7 @@ impl KeyService {
                 slot,
                 member_key,
                 member_key_path,
+                inherited: Mutex::new(inherited),
                 minting,
                 ready,
             }),
@@ -243,6 +273,7 @@ impl KeyService {
         let mut campaigns = true;
         loop {
             self.remember_keyring();
+            self.forget_inherited();
             self.acknowledge().await;
             if self.inner.consensus.leads_with_applied_term() {
                 self.lead().await;
@@ -275,6 +306,27 @@ impl KeyService {
         }
     }
 
+    /// The file goes once the slot has left the table: from then on it opens nothing.
+    fn forget_inherited(&self) {
+        let mut inherited = self.inner.inherited.lock();
+        let Some(slot) = inherited.as_ref() else {
+            return;
+        };
+        let table = self.inner.consensus.view().key_table.clone();
+        let own = table.slot_of_member(self.inner.consensus.member_id());
+        let needed = own.is_none_or(|own| !own.proven)
+            || table.slot_of_public_key(&slot.public_key).is_some();
+        if needed {
+            return;
+        }
+        match std::fs::remove_file(&slot.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "the slot of the restored backup could not be removed");
+            }
+            _ => *inherited = None,
+        }
+    }
+
     async fn acknowledge(&self) {
         let consensus = &self.inner.consensus;
         let Some(keyring) = consensus.sealer().keyring() else {
@@ -285,7 +337,8 @@ impl KeyService {
             .key_table
             .proven_members()
             .any(|id| id == consensus.member_id());
-        if proven || consensus.leadership().leader == 0 {
+        let own = keyring.slot_public_key() == self.inner.slot.public_key;
+        if proven || !own || consensus.leadership().leader == 0 {
             return;
         }
         let change = KeyChange::AcknowledgeRoot(keyring.acknowledgement());
@@ -301,18 +354,13 @@ impl KeyService {
         let change = if view.key_table.is_initialised() {
             match self.departure() {
                 Some(change) => change,
-                None => match self.enrolment().await {
+                None => match self.enrolment().await.or_else(|| self.removal()) {
                     Some(change) => change,
                     None => return,
                 },
             }
         } else {
-            let holder = SlotHolder {
-                member_id: consensus.member_id(),
-                provider: self.inner.slot.provider,
-                public_key: self.inner.slot.public_key,
-            };
-            match Keyring::birth(&[holder]) {
+            match Keyring::birth(&[self.holder()]) {
                 Ok(init) => KeyChange::Init(init),
                 Err(error) => {
                     tracing::error!(%error, "the keyring cannot be made");
@@ -334,6 +382,14 @@ impl KeyService {
         Some(KeyChange::RemoveSlot(RemoveSlot { slot_id: left.id }))
     }
 
+    fn holder(&self) -> SlotHolder {
+        SlotHolder {
+            member_id: self.inner.consensus.member_id(),
+            provider: self.inner.slot.provider,
+            public_key: self.inner.slot.public_key,
+        }
+    }
+
     /// The next member that has no slot and answers.
     async fn enrolment(&self) -> Option<KeyChange> {
         let consensus = &self.inner.consensus;
@@ -343,7 +399,12 @@ impl KeyService {
             if table.slot_of_member(id).is_some() {
                 continue;
             }
-            let Some(holder) = self.greet(id, &node.peer_urls).await else {
+            let holder = if id == consensus.member_id() {
+                Some(self.holder())
+            } else {
+                self.greet(id, &node.peer_urls).await
+            };
+            let Some(holder) = holder else {
                 continue;
             };
             match keyring.mint_slot(&table, &holder) {
@@ -354,6 +415,18 @@ impl KeyService {
             }
         }
         None
+    }
+
+    /// The slot that a restored cluster began with, once every member has opened ROOT by its own.
+    fn removal(&self) -> Option<KeyChange> {
+        let public_key = self.inner.inherited.lock().as_ref()?.public_key;
+        let consensus = &self.inner.consensus;
+        let table = consensus.view().key_table.clone();
+        let slot = table.slot_of_public_key(&public_key)?;
+        let proven: Vec<u64> = table.proven_members().collect();
+        let members = consensus.member_nodes();
+        let everyone = members.keys().all(|id| proven.contains(id));
+        everyone.then_some(KeyChange::RemoveSlot(keys::RemoveSlot { slot_id: slot.id }))
     }
 
     async fn greet(&self, id: u64, urls: &[String]) -> Option<SlotHolder> {
@@ -420,6 +493,12 @@ impl KeyAdmin for KeyService {
     ) -> Pending<'_, Result<Arc<ReadView>, KeyAdminError>> {
         let prefix = request.into_request().prefix;
         Box::pin(async move { self.minted(&prefix, true).await })
+    }
+
+    fn seal_backup(&self, view: &ReadView) -> Option<(keys::BackupKey, keys::BackupEnvelope)> {
+        let keyring = self.inner.consensus.sealer().keyring()?;
+        let member_key = self.inner.member_key.lock();
+        member_key.seal_backup(&keyring, &view.key_table)
     }
 }
 

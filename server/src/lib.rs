@@ -14,10 +14,13 @@
 
 pub mod access;
 pub mod apply;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod command;
+pub mod compaction_schedule;
 pub mod config;
+pub mod corruption_check;
 #[cfg(feature = "plugins")]
 pub mod hooks;
 pub mod http;

@@ -153,6 +153,9 @@ pub trait Replica: Send + Sync + 'static {
     /// Returns once the compaction at this revision, and those before it, have freed on this
     /// member what they will free.
     fn physically_compacted(&self, revision: i64) -> Pending<'_, ()>;
+
+    /// Returns once this member has given the space of deleted and compacted records back.
+    fn defragment(&self) -> Pending<'_, Result<(), DefragmentError>>;
 }
 
 /// A change of who the members are.
@@ -229,6 +232,11 @@ pub trait ClusterAdmin: Send + Sync + 'static {
     fn move_leader(&self, request: Permitted<MoveLeader>) -> Pending<'_, Result<(), ClusterError>>;
 }
 
+/// The store could not be rewritten, or the member is stopping. Nothing is lost.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot defragment: {0}")]
+pub struct DefragmentError(#[from] std::io::Error);
+
 /// Why a prefix key was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyAdminError {
@@ -279,4 +287,8 @@ pub trait KeyAdmin: Send + Sync + 'static {
         &self,
         request: Permitted<RotatePrefixKey>,
     ) -> Pending<'_, Result<Arc<ReadView>, KeyAdminError>>;
+
+    /// A key for a backup of this view, and the way to it. Nothing while this member's own slot
+    /// does not open the root key.
+    fn seal_backup(&self, view: &ReadView) -> Option<(keys::BackupKey, keys::BackupEnvelope)>;
 }

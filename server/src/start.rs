@@ -9,6 +9,7 @@ mod listen;
 mod member;
 mod pages;
 mod plugins;
+mod restore;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::config::{Config, ConfigError};
 use crate::shutdown::Shutdown;
 
 pub use bootstrap::open_provider;
+pub use restore::{Restore, RestoreFailed, Restored};
 
 /// Why a member did not start, or ended by itself. One line for a person.
 #[derive(Debug, Error)]
@@ -33,6 +35,8 @@ pub enum StartError {
     KeyFile(#[from] keys::KeyFileError),
     #[error("--passphrase-file: {0}")]
     Passphrase(#[from] keys::PassphraseError),
+    #[error(transparent)]
+    InheritedSlot(#[from] keys::InheritedSlotError),
     #[error("{0}")]
     MemberKey(#[from] keys::MemberKeyFileError),
     #[error(

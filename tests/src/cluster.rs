@@ -167,6 +167,7 @@ impl Plan {
                     log_from: 0,
                     links: links.clone(),
                     tls: self.tls.clone(),
+                    peers_over_tls: self.peers_over_tls,
                     index,
                 }
             })
@@ -177,6 +178,8 @@ impl Plan {
             directory,
             program: self.program,
             flags: self.flags,
+            tls: self.tls,
+            peers_over_tls: self.peers_over_tls,
             left: Vec::new(),
         }
     }
@@ -189,6 +192,8 @@ pub struct Cluster {
     directory: TempDir,
     program: Program,
     flags: Vec<OsString>,
+    tls: Option<Tls>,
+    peers_over_tls: bool,
     /// Members that have left, by index.
     left: Vec<usize>,
 }
@@ -233,20 +238,22 @@ impl Cluster {
         let home = self.directory.path().join(&name);
         std::fs::create_dir(&home).expect("a fresh directory takes another one");
         let data = home.join("data");
+        let scheme = |secure| if secure { "https" } else { "http" };
+        let (clients, peers) = (scheme(self.tls.is_some()), scheme(self.peers_over_tls));
         let others = self.members.iter().enumerate();
         let others = others.filter(|(index, _)| !self.left.contains(index));
         let initial_cluster = others
             .map(|(_, member)| format!("{}={}", member.name, member.peer_url()))
-            .chain([format!("{name}=http://127.0.0.1:{peer}")])
+            .chain([format!("{name}={peers}://127.0.0.1:{peer}")])
             .collect::<Vec<_>>()
             .join(",");
         let mut arguments: Vec<OsString> = vec![
             format!("--name={name}").into(),
             format!("--data-dir={}", data.display()).into(),
-            format!("--listen-client-urls=http://127.0.0.1:{client}").into(),
-            format!("--advertise-client-urls=http://127.0.0.1:{client}").into(),
-            format!("--listen-peer-urls=http://127.0.0.1:{peer}").into(),
-            format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}").into(),
+            format!("--listen-client-urls={clients}://127.0.0.1:{client}").into(),
+            format!("--advertise-client-urls={clients}://127.0.0.1:{client}").into(),
+            format!("--listen-peer-urls={peers}://127.0.0.1:{peer}").into(),
+            format!("--initial-advertise-peer-urls={peers}://127.0.0.1:{peer}").into(),
             format!("--initial-cluster={initial_cluster}").into(),
             "--initial-cluster-state=existing".into(),
         ];
@@ -262,6 +269,8 @@ impl Cluster {
             child: None,
             log_from: 0,
             links: None,
+            tls: self.tls.clone(),
+            peers_over_tls: self.peers_over_tls,
             index,
         });
         index
@@ -350,6 +359,7 @@ pub struct Member {
     log_from: usize,
     links: Option<Links>,
     tls: Option<Tls>,
+    peers_over_tls: bool,
     index: usize,
 }
 
@@ -369,7 +379,8 @@ impl Member {
 
     /// What it advertises to the other members.
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        let scheme = if self.peers_over_tls { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.peer_port)
     }
 
     /// The value of a flag of this member.

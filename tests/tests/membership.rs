@@ -12,7 +12,7 @@ use proto::etcdserverpb::cluster_client::ClusterClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use tests::check::linearizability::{self, Verdict};
 use tests::client::Client;
-use tests::cluster::{Cluster, Program};
+use tests::cluster::{Cluster, Program, READY, READY_WITHIN};
 use tests::load::{self, Load};
 use tests::wait;
 use tonic::{Code, Status};
@@ -80,7 +80,15 @@ async fn id_of(client: &Client) -> u64 {
 async fn grow(cluster: &mut Cluster, by: &Client, is_learner: bool) -> (usize, u64) {
     let index = cluster.newcomer();
     let id = added(by, &cluster.members[index].peer_url(), is_learner).await;
-    cluster.members[index].start().await;
+    let member = &mut cluster.members[index];
+    member.launch();
+    if is_learner {
+        // It serves no linearizable read yet.
+        let serves = || member.log_of_this_start().contains(READY);
+        wait::until_true("the learner to serve", READY_WITHIN, serves).await;
+    } else {
+        member.ready().await;
+    }
     (index, id)
 }
 

@@ -178,6 +178,20 @@ impl KeyTable {
         Ok(Applied::SlotRemoved { slot_id })
     }
 
+    /// The table of a cluster that is restored from this one's backup: of the slots only the one
+    /// that opened the backup is left, and no member holds it.
+    pub fn restored(mut self, slot_id: u32) -> Result<Self, KeyChangeRefusal> {
+        let slots = &mut self.state_mut()?.slots;
+        slots.retain(|id, _| *id == slot_id);
+        let slot = slots
+            .get_mut(&slot_id)
+            .ok_or(KeyChangeRefusal::UnknownSlot { slot_id })?;
+        let slot = Arc::make_mut(slot);
+        slot.member_id = 0;
+        slot.proven = false;
+        Ok(self)
+    }
+
     /// From here on no new value is taken under this version. Closing twice is fine.
     pub fn close_version(&mut self, close: &CloseVersion) -> Result<Applied, KeyChangeRefusal> {
         let CloseVersion {

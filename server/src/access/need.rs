@@ -7,8 +7,8 @@
 //! Source: etcd 3.7.1, `server/etcdserver/apply/auth.go` and `v3rpc/{key,maintenance,member}.go`.
 
 use crate::command::{
-    Body, ChangeAlarm, ChangeKeys, Compact, Compare, DeletePlugin, DeleteRange, DeployPlugin,
-    LeaseGrant, LeaseRevoke, Op, PluginChunk, Put, SetPluginState, Txn,
+    Body, ChangeAlarm, ChangeDowngrade, ChangeKeys, Compact, Compare, DeletePlugin, DeleteRange,
+    DeployPlugin, LeaseGrant, LeaseRevoke, Op, PluginChunk, Put, SetPluginState, Txn,
 };
 use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::read::RangeQuery;
@@ -56,7 +56,7 @@ pub(crate) use guarded;
 
 guarded!([Need::User] => LeaseGrant);
 guarded!([Need::Root] =>
-    Compact, ChangeAlarm, ChangeKeys, AddPrefixKey, RotatePrefixKey,
+    Compact, ChangeAlarm, ChangeDowngrade, ChangeKeys, AddPrefixKey, RotatePrefixKey,
     PluginChunk, DeployPlugin, SetPluginState, DeletePlugin,
 );
 
@@ -138,6 +138,7 @@ impl Guarded for Body {
             Body::LeaseGrant(grant) => grant.needs(),
             Body::LeaseRevoke(revoke) => revoke.needs(),
             Body::Alarm(alarm) => alarm.needs(),
+            Body::Downgrade(downgrade) => downgrade.needs(),
             Body::ChangeKeys(change) => change.needs(),
             Body::PluginChunk(chunk) => chunk.needs(),
             Body::DeployPlugin(deploy) => deploy.needs(),

@@ -10,6 +10,8 @@ pub enum Internal {
     KeyService,
     MemberStart,
     SpaceQuota,
+    AutoCompaction,
+    CorruptionCheck,
     Health,
     PluginEffects,
     /// An entry that another member's door let pass and forwarded here.

@@ -1,9 +1,11 @@
-//! Keys, members and alarms.
+//! Keys, members, alarms and the cluster's version.
 
 use std::sync::Arc;
 
 use super::{Machine, Stop, Work, rows};
-use crate::command::{AlarmReply, ChangeAlarm, ChangeKeys, PublishMember, Refusal};
+use crate::command::{
+    AlarmReply, ChangeAlarm, ChangeDowngrade, ChangeKeys, PublishMember, Refusal, Wire,
+};
 use crate::storage::Keyspace;
 use crate::tables::members::MemberAttributes;
 
@@ -61,6 +63,16 @@ impl Machine {
         );
         Arc::make_mut(&mut self.members).publish(member.id, attributes);
         Ok(())
+    }
+
+    pub(super) fn change_downgrade(&mut self, work: &mut Work, change: ChangeDowngrade) {
+        if change.target.is_some() {
+            work.open
+                .put_message(Keyspace::System, rows::DOWNGRADE, &change.to_wire());
+        } else {
+            work.open.delete(Keyspace::System, rows::DOWNGRADE);
+        }
+        self.downgrade = change.target.map(Into::into);
     }
 
     /// etcd: raising answers the alarm, raised before or not; taking back answers one that was.

@@ -35,6 +35,7 @@ pub(super) fn reads_or_writes(body: &Body) -> bool {
         | Body::ChangeKeys(_)
         | Body::PublishMember(_)
         | Body::Alarm(_)
+        | Body::Downgrade(_)
         | Body::PluginChunk(_)
         | Body::DeployPlugin(_)
         | Body::SetPluginState(_)
@@ -59,6 +60,7 @@ pub fn quota_cost(body: &Body) -> u64 {
         | Body::ChangeKeys(_)
         | Body::PublishMember(_)
         | Body::Alarm(_)
+        | Body::Downgrade(_)
         | Body::DeployPlugin(_)
         | Body::SetPluginState(_)
         | Body::DeletePlugin(_) => 0,
@@ -215,10 +217,7 @@ impl Machine {
             let next = Revision::new(compact.revision + 1, 0);
             read::record_at(&work.open, next)?.superseded_bytes
         };
-        counters.stored_bytes = counters
-            .stored_bytes
-            .saturating_sub(released - counters.released_bytes.min(released));
-        counters.released_bytes = released;
+        counters.release(released);
         counters.compact_revision = compact.revision;
         work.compacted = true;
         Ok(CompactReply {

@@ -18,6 +18,7 @@ mod model;
 mod open;
 mod plugins;
 mod recover;
+pub mod restore;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,8 @@ pub(crate) mod rows {
     pub(crate) const REMOVED: &[u8] = b"removed/";
     /// `System`: one per raised alarm, `alarm/` ‖ kind u32 ‖ member u64.
     pub(crate) const ALARM: &[u8] = b"alarm/";
+    /// `System`: the downgrade that is under way.
+    pub(crate) const DOWNGRADE: &[u8] = b"downgrade";
     /// `System`, this member's own: up to which compact revision the bytes are gone.
     pub(crate) const COMPACTED: &[u8] = b"own/compacted";
     /// `KeyTable`: the whole table.
@@ -267,6 +270,14 @@ impl Counters {
         plugin_id_next: 1,
     };
 
+    /// Takes out of the space in use what a compaction leaves to be freed: of all superseded
+    /// records those of so many bytes.
+    fn release(&mut self, released: u64) {
+        let already = self.released_bytes.min(released);
+        self.stored_bytes = self.stored_bytes.saturating_sub(released - already);
+        self.released_bytes = released;
+    }
+
     fn to_row(&self) -> wire::Counters {
         wire::Counters {
             revision: self.revision,
@@ -302,6 +313,7 @@ pub struct Machine {
     members: Arc<Members>,
     plugins: Arc<PluginTable>,
     alarms: Arc<Alarms>,
+    downgrade: Option<Arc<str>>,
     counters: Counters,
     applied: Applied,
     compacting: CompactMark,
@@ -472,6 +484,10 @@ impl Machine {
                 Ok(Reply::PublishMember(()))
             }
             Body::Alarm(alarm) => Ok(Reply::Alarm(self.change_alarm(work, &alarm))),
+            Body::Downgrade(change) => {
+                self.change_downgrade(work, change);
+                Ok(Reply::Downgrade(()))
+            }
             Body::PluginChunk(chunk) => {
                 self.plugin_chunk(work, &chunk);
                 Ok(Reply::PluginChunk(()))
@@ -520,6 +536,7 @@ impl Machine {
             members: self.members.clone(),
             plugins: self.plugins.clone(),
             alarms: self.alarms.clone(),
+            downgrade: self.downgrade.clone(),
             stored_bytes: self.counters.stored_bytes,
             compacting: self.compacting.clone(),
         }

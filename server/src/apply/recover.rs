@@ -68,6 +68,7 @@ impl Machine {
             Arc::new(load_alarms(&view)?),
             Arc::new(load_plugins(&view)?),
         );
+        let downgrade = load_downgrade(&view)?;
         let compacting = CompactMark::new(counters.compact_revision);
         let first = ReadView {
             revision: counters.revision,
@@ -82,6 +83,7 @@ impl Machine {
             members: members.clone(),
             plugins: plugins.clone(),
             alarms: alarms.clone(),
+            downgrade: downgrade.clone(),
             stored_bytes: counters.stored_bytes,
             compacting: compacting.clone(),
         };
@@ -94,6 +96,7 @@ impl Machine {
             members,
             plugins,
             alarms,
+            downgrade,
             counters,
             applied,
             compacting,
@@ -236,6 +239,14 @@ fn alarm(key: &[u8]) -> Option<(AlarmKind, u64)> {
     let (kind, member) = key.strip_prefix(rows::ALARM)?.split_first_chunk()?;
     let kind = AlarmKind::from_number(u32::from_be_bytes(*kind))?;
     Some((kind, u64::from_be_bytes(member.try_into().ok()?)))
+}
+
+fn load_downgrade(view: &View) -> Result<Option<Arc<str>>, Poison> {
+    let Some(row) = view.get(Keyspace::System, rows::DOWNGRADE)? else {
+        return Ok(None);
+    };
+    let row: wire::Downgrade = decode_row(Keyspace::System, rows::DOWNGRADE, row)?;
+    Ok(row.enabled.then(|| row.target_version.into()))
 }
 
 fn load_plugins(view: &View) -> Result<PluginTable, Poison> {

@@ -129,6 +129,17 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
+/// The rows of a chunk that `export` made, for whoever counts them.
+pub(crate) fn rows_of(chunk: &SnapshotChunk) -> impl Iterator<Item = (Keyspace, Bytes, Bytes)> {
+    let is_last = chunk.get(1) == Some(&1);
+    let end = chunk.len().saturating_sub(CRC_BYTES).max(HEADER_BYTES);
+    let mut rows = match chunk.len() > HEADER_BYTES && !is_last {
+        true => chunk.slice(HEADER_BYTES..end),
+        false => Bytes::new(),
+    };
+    std::iter::from_fn(move || take_row(&mut rows))
+}
+
 /// Why a snapshot is not taken. The staged store is of no use after any of these.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {

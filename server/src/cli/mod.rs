@@ -9,6 +9,7 @@ mod connect;
 mod keys;
 mod output;
 mod plugin;
+mod snapshot;
 mod status;
 mod version;
 
@@ -66,6 +67,9 @@ enum Command {
     /// WebAssembly plugins.
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Backups: save one from a member, look at one, make a data directory out of one.
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
     /// The members of a cluster, its keys, its plugins and its alarms at a glance.
     Status,
     /// Load on any endpoint, as etcd's benchmark makes it.
@@ -88,6 +92,10 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     (
         "plugin list | dead-letters | pause | resume | delete",
         "Look at plugins, and manage them.",
+    ),
+    (
+        "snapshot save | status | restore FILE",
+        "Save a backup, look at it, make a data directory out of it.",
     ),
     ("status", "Members, keys, plugins and alarms at a glance."),
     ("bench put | range KEY", "Measure any etcd endpoint."),
@@ -127,6 +135,8 @@ enum CliError {
     Plugin(#[from] plugin::PluginFileError),
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::SnapshotFailed),
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),
     #[error("the answer lacks its {field}")]
@@ -181,13 +191,14 @@ impl Client {
             match &self.command {
                 Command::Keys(command) => keys::run(command, &self.global).await,
                 Command::Plugin(command) => plugin::run(command, &self.global).await,
+                Command::Snapshot(command) => snapshot::run(command, &self.global).await,
                 Command::Status => status::run(&self.global).await,
                 Command::Bench(command) => self.bench(command).await,
                 Command::Version => version::run(self.global.write_out),
             }
         };
-        // A benchmark takes as long as it was told to.
-        if matches!(self.command, Command::Bench(_)) {
+        // A benchmark takes as long as it was told to, a backup as long as it is big.
+        if matches!(self.command, Command::Bench(_) | Command::Snapshot(_)) {
             return work.await;
         }
         let limit = std::time::Duration::from_secs(seconds);

@@ -1,4 +1,4 @@
-//! Commands about members and alarms.
+//! Commands about members, alarms and the cluster's version.
 
 use bytes::Bytes;
 use proto::sealkv::replicated as wire;
@@ -46,6 +46,27 @@ pub struct ChangeAlarm {
     pub activate: bool,
     pub member: u64,
     pub kind: AlarmKind,
+}
+
+/// Says that the cluster is to go back to an older release of etcd, or takes that back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeDowngrade {
+    pub target: Option<String>,
+}
+
+impl Wire for ChangeDowngrade {
+    type Message = wire::Downgrade;
+    fn to_wire(&self) -> wire::Downgrade {
+        wire::Downgrade {
+            enabled: self.target.is_some(),
+            target_version: self.target.clone().unwrap_or_default(),
+        }
+    }
+    fn from_wire(message: wire::Downgrade) -> Result<Self, BadBody> {
+        Ok(ChangeDowngrade {
+            target: message.enabled.then_some(message.target_version),
+        })
+    }
 }
 
 impl Wire for PublishMember {

@@ -7,9 +7,9 @@
 use bytes::Bytes;
 
 use super::{
-    ChangeAlarm, ChangeKeys, CommitPlugin, Compact, DeletePlugin, DeleteRange, DeployPlugin,
-    LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseRevoke, PluginChunk, PublishMember, Put,
-    SetPluginState, Txn,
+    ChangeAlarm, ChangeDowngrade, ChangeKeys, CommitPlugin, Compact, DeletePlugin, DeleteRange,
+    DeployPlugin, LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseRevoke, PluginChunk,
+    PublishMember, Put, SetPluginState, Txn,
 };
 use crate::command::AlarmKind;
 use crate::mvcc::read::RangeRows;
@@ -38,6 +38,7 @@ pub enum Reply {
     ChangeKeys(keys::Applied),
     PublishMember(()),
     Alarm(AlarmReply),
+    Downgrade(()),
     PluginChunk(()),
     DeployPlugin(DeployPluginReply),
     SetPluginState(()),
@@ -217,6 +218,7 @@ replies! {
     ChangeKeys ChangeKeys => keys::Applied,
     PublishMember PublishMember => (),
     Alarm ChangeAlarm => AlarmReply,
+    Downgrade ChangeDowngrade => (),
     PluginChunk PluginChunk => (),
     DeployPlugin DeployPlugin => DeployPluginReply,
     SetPluginState SetPluginState => (),

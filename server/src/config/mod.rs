@@ -73,6 +73,12 @@ pub struct Config {
     pub txn_ops_max: usize,
     /// `None`: no quota.
     pub quota_bytes: Option<u64>,
+    /// `None`: history stays until a client compacts it.
+    pub auto_compaction: Option<AutoCompaction>,
+    pub compaction_batch_limit: usize,
+    pub compaction_sleep_interval: Duration,
+    /// `None`: the members' data is not compared.
+    pub corrupt_check_interval: Option<Duration>,
     pub concurrent_streams_max: u32,
     pub keepalive: Keepalive,
     pub reuse_port: bool,
@@ -108,6 +114,15 @@ pub struct ConfigFile {
 pub enum ClusterState {
     New,
     Existing,
+}
+
+/// What history is kept when the leader compacts by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// That of this long; not zero.
+    Periodic(Duration),
+    /// The newest so many revisions; not zero.
+    Revision(i64),
 }
 
 /// Pings from the server to its clients.

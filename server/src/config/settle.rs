@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cluster::InitialCluster;
+use super::duration::parse_duration;
 use super::flag_syntax::{Given, parse_bool};
 use super::flag_table::{FlagSpec, Kind, Standing};
 use super::mistake::{Mistake, Problem};
 use super::tls;
 use super::url::{MemberUrl, UrlError};
-use super::{AllowList, ClusterState, Config, Keepalive, KeySource};
+use super::{AllowList, AutoCompaction, ClusterState, Config, Keepalive, KeySource};
 
 const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -31,6 +32,10 @@ pub(super) fn settle(given: &Given) -> Result<Config, Vec<Mistake>> {
         Some(config) if settling.mistakes.is_empty() => Ok(config),
         _ => Err(settling.mistakes),
     }
+}
+
+fn positive(revisions: i64) -> Option<AutoCompaction> {
+    (revisions > 0).then_some(AutoCompaction::Revision(revisions))
 }
 
 pub(super) struct Settling<'a> {
@@ -118,6 +123,11 @@ impl Settling<'_> {
             request_bytes_max: self.size("max-request-bytes", 1_572_864, REQUEST_BYTES_MAX),
             txn_ops_max: self.size("max-txn-ops", 128, u64::from(u32::MAX)),
             quota_bytes: self.quota(),
+            auto_compaction: self.auto_compaction(),
+            compaction_batch_limit: self.compaction_batch_limit(),
+            compaction_sleep_interval: self.compaction_sleep_interval(),
+            corrupt_check_interval: Some(self.duration("corrupt-check-time", 0))
+                .filter(|interval| !interval.is_zero()),
             concurrent_streams_max: self.streams(),
             keepalive: self.keepalive(),
             reuse_port: self.given.bool("socket-reuse-port").unwrap_or(false),
@@ -203,6 +213,58 @@ impl Settling<'_> {
             0 => Some(QUOTA_BYTES_DEFAULT),
             bytes => u64::try_from(bytes).ok(),
         }
+    }
+
+    /// etcd's reading: a whole number is revisions or hours; anything else is a duration, which in
+    /// revision mode counts as its nanoseconds.
+    fn auto_compaction(&mut self) -> Option<AutoCompaction> {
+        const MODE: &str = "auto-compaction-mode";
+        const RETENTION: &str = "auto-compaction-retention";
+        let by_revision = match self.given.text(MODE).unwrap_or("periodic") {
+            "periodic" => false,
+            "revision" => true,
+            _ => {
+                let allowed = "periodic or revision";
+                self.mistake(MODE, Problem::Choice { allowed });
+                return None;
+            }
+        };
+        let given = self.given.text(RETENTION).unwrap_or("0");
+        let given = if given.is_empty() { "0" } else { given };
+        let retention = match given.parse::<u32>() {
+            Ok(count) if by_revision => return positive(i64::from(count)),
+            Ok(hours) => Some(Duration::from_secs(u64::from(hours) * 3600)),
+            Err(_) => parse_duration(given),
+        };
+        let Some(retention) = retention else {
+            self.mistake(RETENTION, Problem::Duration);
+            return None;
+        };
+        if by_revision {
+            return positive(i64::try_from(retention.as_nanos()).unwrap_or(i64::MAX));
+        }
+        (!retention.is_zero()).then_some(AutoCompaction::Periodic(retention))
+    }
+
+    /// 0 is etcd's default, as in etcd.
+    fn compaction_batch_limit(&mut self) -> usize {
+        let limit = self.given.signed("compaction-batch-limit").unwrap_or(0);
+        match usize::try_from(limit) {
+            Ok(0) => 1_000,
+            Ok(limit) => limit,
+            Err(_) => {
+                self.mistake("compaction-batch-limit", Problem::Unsigned);
+                1_000
+            }
+        }
+    }
+
+    fn compaction_sleep_interval(&self) -> Duration {
+        let interval = self.duration("compaction-sleep-interval", 10);
+        if interval.is_zero() {
+            return Duration::from_millis(10);
+        }
+        interval
     }
 
     fn keepalive(&self) -> Keepalive {

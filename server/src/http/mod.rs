@@ -31,8 +31,12 @@ const NOSNIFF: (HeaderName, HeaderValue) =
 
 /// Everything on a client port but gRPC; without a gateway, `/v3/` is not there.
 pub fn client_pages<N: Node>(node: N, gateway: Option<Gateway>, door: FrontDoor) -> Router {
-    let variables_of = node.clone();
+    let (variables_of, version_of) = (node.clone(), node.clone());
     let variables = move |method| variables::page(variables_of.clone(), method);
+    let version = move |request| {
+        let version = version_of.condition().cluster_version;
+        version_page(request, version)
+    };
     let mut router = observed(node)
         .route("/version", any(version))
         .route("/debug/vars", any(variables));
@@ -55,7 +59,10 @@ fn observed<N: Node>(node: N) -> Router {
 /// What a peer port tells everybody: the version, and who the members are.
 pub fn peer_pages<C: Cluster>(cluster: C) -> Router {
     Router::new()
-        .route("/version", any(version))
+        .route(
+            "/version",
+            any(|request| version_page(request, ETCD_CLUSTER_VERSION.to_owned())),
+        )
         .route(
             "/members",
             any(move |request| members(cluster.clone(), request)),
@@ -94,12 +101,12 @@ fn listed(member: &ListedMember) -> serde_json::Value {
     shown
 }
 
-async fn version(request: Request) -> Response<Body> {
+async fn version_page(request: Request, cluster_version: String) -> Response<Body> {
     if request.method() != Method::GET {
         return method_not_allowed();
     }
     let body = format!(
-        r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{ETCD_CLUSTER_VERSION}","storage":"{ETCD_CLUSTER_VERSION}"}}"#
+        r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"{cluster_version}","storage":"{cluster_version}"}}"#
     );
     answer(
         StatusCode::OK,

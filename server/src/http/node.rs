@@ -59,6 +59,8 @@ pub struct Condition {
     /// `None`: no quota.
     pub quota_bytes: Option<u64>,
     pub alarms: Vec<MemberAlarm>,
+    /// As `/version` names it.
+    pub cluster_version: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

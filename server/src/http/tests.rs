@@ -36,6 +36,7 @@ fn told(change: impl FnOnce(&mut Condition)) -> Told {
     let mut condition = Condition {
         has_leader: true,
         root_opened: true,
+        cluster_version: "3.7.0".to_owned(),
         ..Condition::default()
     };
     change(&mut condition);

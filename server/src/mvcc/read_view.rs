@@ -36,6 +36,8 @@ pub struct ReadView {
     pub members: Arc<Members>,
     pub plugins: Arc<PluginTable>,
     pub alarms: Arc<Alarms>,
+    /// The release of etcd that the cluster is to go back to, while a downgrade is under way.
+    pub downgrade: Option<Arc<str>>,
     /// What counts towards the space quota, the same on every member.
     pub stored_bytes: u64,
     pub(crate) compacting: CompactMark,

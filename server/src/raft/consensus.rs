@@ -246,6 +246,11 @@ impl Consensus {
         self.inner.parts.state.disk_bytes()
     }
 
+    /// Gives the space of what was deleted and compacted back to the file system.
+    pub(super) async fn defragment(&self) -> std::io::Result<()> {
+        self.inner.parts.state.defragment().await
+    }
+
     /// Compacted history up to this revision has been freed here.
     pub(super) fn freed_through(&self) -> i64 {
         self.inner.parts.state.freed_through()

@@ -40,3 +40,5 @@ pub use node::{Node, NodeOptions};
 pub use openraft::async_runtime::watch::WatchReceiver as Watched;
 pub use peer_service::PeerService;
 pub use peers::{Expelled, Lane, Peers};
+pub use state_machine::CompactionPace;
+pub use types::encode_first_membership as first_membership;

@@ -17,7 +17,7 @@ use super::log_store::LogStore;
 use super::membership::Rules;
 use super::network::Network;
 use super::peers::Peers;
-use super::state_machine::{Audience, StateMachine};
+use super::state_machine::{Audience, CompactionPace, StateMachine};
 use super::types::{MemberNode, Watch};
 use super::waiters::Waiters;
 use crate::apply::Machine;
@@ -42,6 +42,7 @@ pub struct NodeOptions {
     pub slow_apply: Duration,
     /// What a change of the membership must leave standing.
     pub rules: Rules,
+    pub compaction: CompactionPace,
 }
 
 #[derive(Debug, Error)]
@@ -104,6 +105,7 @@ impl Node {
             lessor: lessor.clone(),
             applied: applied_sender,
             slow_apply: self.options.slow_apply,
+            compaction: self.options.compaction,
         };
         let state_machine =
             StateMachine::start(self.machine, self.store, self.directory, audience, executor)?;

@@ -24,6 +24,7 @@ use super::wire;
 use crate::apply::snapshot::SnapshotLoader;
 use crate::command::Envelope;
 use crate::key_service::{KeyService, MintError};
+use crate::mvcc::hash::hash_kv;
 use crate::replica::{ClusterError, Member, ProposeError, Replica as _};
 use crate::storage::{StagedState, StateDirectory};
 
@@ -327,6 +328,22 @@ impl Peer for PeerService {
         let timed_out = |_| Err(ClusterError::from(ProposeError::Timeout).into());
         let done = bounded.unwrap_or_else(timed_out);
         Ok(Response::new(membership::to_answer(done)))
+    }
+
+    async fn hash_kv(&self, request: Request<pb::HashKvRequest>) -> Answer<pb::HashKvResponse> {
+        let revision = self.welcome_member(request)?.revision;
+        let view = self.consensus.view();
+        let newest = view.revision;
+        let hashed = executor::blocking(move || hash_kv(&view, revision))
+            .await
+            .map_err(|e| stopped(&e))?;
+        let hashed = hashed.ok();
+        Ok(Response::new(pb::HashKvResponse {
+            absent: hashed.is_none(),
+            hash: hashed.map_or(0, |it| it.hash),
+            compact_revision: hashed.map_or(0, |it| it.compact_revision),
+            revision: newest,
+        }))
     }
 }
 

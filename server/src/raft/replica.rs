@@ -9,7 +9,8 @@ use crate::access::Permitted;
 use crate::command::Body;
 use crate::mvcc::read_view::ReadView;
 use crate::replica::{
-    Applied, LeaseError, Member, Pending, Place, ProposeError, ReadIndexError, Replica, Status,
+    Applied, DefragmentError, LeaseError, Member, Pending, Place, ProposeError, ReadIndexError,
+    Replica, Status,
 };
 
 /// Between looks at how far the physical compaction has come.
@@ -122,6 +123,10 @@ impl Replica for Consensus {
                 tokio::time::sleep(COMPACTION_POLL).await;
             }
         })
+    }
+
+    fn defragment(&self) -> Pending<'_, Result<(), DefragmentError>> {
+        Box::pin(async { Ok(Consensus::defragment(self).await?) })
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) struct Audience {
     pub applied: WatchSender<u64>,
     /// An apply that takes longer is logged.
     pub(super) slow_apply: Duration,
+    pub(super) compaction: CompactionPace,
 }
 
 enum Job {
@@ -60,6 +61,8 @@ enum Job {
     State(oneshot::Sender<(Option<LogId>, StoredMembership, Arc<ReadView>)>),
     Install(Box<StagedState>, oneshot::Sender<io::Result<()>>),
     Store(oneshot::Sender<Store>),
+    /// The store, after the published view has moved to what is in it now.
+    Refresh(oneshot::Sender<Store>),
     /// Start the leases' clocks, in step with what is applied; the extension is an election.
     Promote(Duration, oneshot::Sender<()>),
 }
@@ -108,7 +111,7 @@ impl StateMachine {
             store: Mutex::new(store),
             freed_through: AtomicI64::new(i64::MIN),
         });
-        let compactor = Compaction::start(&machine, shown.clone(), executor)?;
+        let compactor = Compaction::start(&machine, shown.clone(), audience.compaction, executor)?;
         let worker = Worker {
             machine,
             shown: shown.clone(),
@@ -162,6 +165,14 @@ impl StateHandle {
         self.shown.freed_through.load(Ordering::Acquire)
     }
 
+    /// Gives the space of what was deleted and compacted back to the file system.
+    pub(super) async fn defragment(&self) -> io::Result<()> {
+        let store = ask(&self.jobs, Job::Refresh).await?;
+        executor::blocking(move || store.merge())
+            .await?
+            .map_err(io::Error::other)
+    }
+
     /// Starts the leases' clocks of a new leader.
     pub(super) async fn promote(&self, extend: Duration) -> io::Result<()> {
         ask(&self.jobs, |answer| Job::Promote(extend, answer)).await
@@ -202,6 +213,10 @@ impl Worker {
                 let _ = answer.send(self.state());
             }
             Job::Store(answer) => {
+                let _ = answer.send(self.shown.store.lock().clone());
+            }
+            Job::Refresh(answer) => {
+                self.audience.view.store(self.machine.refresh());
                 let _ = answer.send(self.shown.store.lock().clone());
             }
             Job::Install(staged, answer) => {
@@ -305,8 +320,9 @@ impl Worker {
             .map_err(io::Error::other)?;
         self.machine =
             Machine::recover(store, self.audience.member_id).map_err(io::Error::other)?;
-        self.compactor = Compaction::start(&self.machine, self.shown.clone(), self.executor)?;
         let audience = &self.audience;
+        let pace = audience.compaction;
+        self.compactor = Compaction::start(&self.machine, self.shown.clone(), pace, self.executor)?;
         let view = self.machine.view();
         audience.keyring.follow(&view.key_table);
         audience.view.store(view.clone());
@@ -410,10 +426,22 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     }
 }
 
-/// Keys whose history is looked at in one slice.
-const SLICE_KEYS_MAX: usize = 1_000;
-/// Between slices, so that foreground work comes first (etcd: 10 ms).
-const SLICE_PAUSE: Duration = Duration::from_millis(10);
+/// How much of a compaction is done at once, so that foreground work comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionPace {
+    /// Keys whose history is looked at in one slice.
+    pub slice_keys_max: usize,
+    /// Between slices.
+    pub pause: Duration,
+}
+
+impl CompactionPace {
+    /// etcd's.
+    pub const DEFAULT: Self = Self {
+        slice_keys_max: 1_000,
+        pause: Duration::from_millis(10),
+    };
+}
 
 /// Frees what is logically compacted, in slices, beside everything else. Ends with its handle.
 struct Compaction {
@@ -429,14 +457,19 @@ enum AfterSlice {
 
 impl Compaction {
     /// The first pass starts at once: one may have been cut short by the last stop.
-    fn start(machine: &Machine, shown: Arc<Shown>, executor: Executor) -> io::Result<Self> {
+    fn start(
+        machine: &Machine,
+        shown: Arc<Shown>,
+        pace: CompactionPace,
+        executor: Executor,
+    ) -> io::Result<Self> {
         let compactor = machine.compactor();
         let (wake, woken) = mpsc::unbounded_channel();
         match executor {
             Executor::Threads => {
                 std::thread::Builder::new()
                     .name("compaction".into())
-                    .spawn(move || run_compaction(compactor, woken, &shown))?;
+                    .spawn(move || run_compaction(compactor, woken, pace, &shown))?;
             }
             #[cfg(test)]
             Executor::Inline => {
@@ -453,10 +486,15 @@ impl Compaction {
     }
 }
 
-fn run_compaction(mut compactor: Compactor, mut woken: mpsc::UnboundedReceiver<()>, shown: &Shown) {
+fn run_compaction(
+    mut compactor: Compactor,
+    mut woken: mpsc::UnboundedReceiver<()>,
+    pace: CompactionPace,
+    shown: &Shown,
+) {
     loop {
-        match slice(&mut compactor, SLICE_KEYS_MAX, shown) {
-            AfterSlice::Pause => std::thread::sleep(SLICE_PAUSE),
+        match slice(&mut compactor, pace.slice_keys_max, shown) {
+            AfterSlice::Pause => std::thread::sleep(pace.pause),
             AfterSlice::Wait if woken.blocking_recv().is_some() => {}
             AfterSlice::Wait | AfterSlice::Stop => return,
         }
@@ -473,7 +511,7 @@ async fn simulate_compaction(
     const SLICE_KEYS: usize = 2;
     loop {
         match slice(&mut compactor, SLICE_KEYS, &shown) {
-            AfterSlice::Pause => tokio::time::sleep(SLICE_PAUSE).await,
+            AfterSlice::Pause => tokio::time::sleep(CompactionPace::DEFAULT.pause).await,
             AfterSlice::Wait if woken.recv().await.is_some() => {}
             AfterSlice::Wait | AfterSlice::Stop => return,
         }

@@ -221,6 +221,25 @@ pub fn encode_membership(membership: &Membership) -> Bytes {
     to.into()
 }
 
+/// The membership of a cluster of voters, by id with name and peer URLs: the same bytes on each.
+/// None for one that is no possible cluster.
+pub fn encode_first_membership(
+    members: &BTreeMap<MemberId, (String, Vec<String>)>,
+) -> Option<Bytes> {
+    let node = |(id, (name, peer_urls)): (&u64, &(String, Vec<String>))| {
+        let node = MemberNode {
+            name: name.clone(),
+            peer_urls: peer_urls.clone(),
+            joins_as_voter: false,
+        };
+        (*id, node)
+    };
+    let nodes: BTreeMap<_, _> = members.iter().map(node).collect();
+    let voters = members.keys().copied().collect();
+    let membership = Membership::new(vec![voters], nodes).ok()?;
+    Some(encode_membership(&membership))
+}
+
 pub fn decode_membership(from: impl AsRef<[u8]>) -> Result<Membership, CodecError> {
     let mut from = from.as_ref();
     let joining = match from.try_get_u8()? {

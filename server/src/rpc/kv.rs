@@ -165,22 +165,24 @@ impl Edge {
         loop {
             attempt += 1;
             let body = self.form(plain, &form).await?;
-            self.check_space(body.request())?;
+            let cost = self.check_space(body.request())?;
             let applied = if guard_failed {
                 self.replica.propose_latched(body).await?
             } else {
                 self.replica.propose(body).await?
             };
             match B::reply(applied.reply) {
-                Ok(reply) => return Ok((reply, applied.view)),
+                Ok(reply) => {
+                    self.check_space_left(cost, &applied.view)?;
+                    return Ok((reply, applied.view));
+                }
                 Err(NotApplied::NoEffect(reason @ (NoEffect::Guard | NoEffect::KeyHeader)))
                     if attempt < ATTEMPTS_MAX =>
                 {
                     guard_failed |= reason == NoEffect::Guard;
                 }
                 Err(NotApplied::Refused(crate::command::Refusal::NoSpace)) => {
-                    self.raise(AlarmKind::NoSpace);
-                    return Err(super::status::no_space());
+                    return Err(self.no_space());
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -204,17 +206,31 @@ impl Edge {
         }
     }
 
-    /// etcd refuses what would not fit before it proposes it, and raises the alarm.
-    fn check_space(&self, body: &Body) -> Result<(), Status> {
-        let Some(quota) = self.limits.quota_bytes else {
-            return Ok(());
-        };
+    /// etcd refuses what would not fit before it proposes it, and raises the alarm. What fits costs
+    /// this.
+    fn check_space(&self, body: &Body) -> Result<u64, Status> {
         let cost = quota_cost(body);
+        let Some(quota) = self.limits.quota_bytes else {
+            return Ok(cost);
+        };
         if cost > 0 && self.replica.view().stored_bytes.saturating_add(cost) >= quota {
-            self.raise(AlarmKind::NoSpace);
-            return Err(super::status::no_space());
+            return Err(self.no_space());
         }
-        Ok(())
+        Ok(cost)
+    }
+
+    /// What no longer fitted when it was applied has been applied; etcd answers that there is no
+    /// space all the same, and raises the alarm.
+    fn check_space_left(&self, cost: u64, view: &ReadView) -> Result<(), Status> {
+        match self.limits.quota_bytes {
+            Some(quota) if cost > 0 && view.stored_bytes >= quota => Err(self.no_space()),
+            _ => Ok(()),
+        }
+    }
+
+    fn no_space(&self) -> Status {
+        self.raise(AlarmKind::NoSpace);
+        super::status::no_space()
     }
 
     /// The response to a reply, built from the view that came with it.

@@ -1,4 +1,10 @@
-//! etcd's Maintenance service: status, alarms, hashes. The rest is not served yet.
+//! etcd's Maintenance service: status, alarms, hashes, defragmentation, snapshots, downgrades.
+//!
+//! Promise: fields, codes and texts are etcd's; what reads or rewrites everything does so beside
+//! the other requests, never in front of them.
+
+mod downgrade;
+mod snapshot;
 
 use std::pin::Pin;
 
@@ -9,17 +15,13 @@ use proto::etcdserverpb::maintenance_server::Maintenance;
 use tonic::{Request, Response, Status};
 
 use super::gate::AtLearner;
-use super::{Edge, header, unknown_method};
+use super::{Edge, header};
 use crate::command::{AlarmKind, ChangeAlarm};
+use crate::config::ETCD_VERSION;
 use crate::mvcc::hash::{KvHash, hash_kv};
 use crate::mvcc::read_view::ReadView;
 use crate::replica::MoveLeader;
 use crate::seal::SealerError;
-
-const SERVICE: &str = "etcdserverpb.Maintenance";
-/// The etcd release whose behaviour this server has, and its storage version.
-const VERSION: &str = "3.7.1";
-const STORAGE_VERSION: &str = "3.7.0";
 
 type AlarmPair = (AlarmKind, u64);
 
@@ -41,7 +43,7 @@ impl Maintenance for Edge {
         let in_use = i64::try_from(view.stored_bytes).unwrap_or(i64::MAX);
         Ok(Response::new(pb::StatusResponse {
             header: header::full(&*self.replica, view.revision),
-            version: VERSION.to_owned(),
+            version: ETCD_VERSION.to_owned(),
             db_size: i64::try_from(status.disk_bytes).unwrap_or(i64::MAX),
             leader: status.leader,
             raft_index: status.committed_index,
@@ -50,9 +52,9 @@ impl Maintenance for Edge {
             errors,
             db_size_in_use: in_use,
             is_learner: status.is_learner,
-            storage_version: STORAGE_VERSION.to_owned(),
+            storage_version: downgrade::cluster_version(&view),
             db_size_quota: self.quota(),
-            downgrade_info: Some(pb::DowngradeInfo::default()),
+            downgrade_info: Some(downgrade::info(&view)),
         }))
     }
 
@@ -107,9 +109,17 @@ impl Maintenance for Edge {
 
     async fn defragment(
         &self,
-        _: Request<pb::DefragmentRequest>,
+        request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        Err(unknown_method("Defragment", SERVICE))
+        let who = self.admit(&request, AtLearner::Refused)?;
+        self.permit(&who, request.into_inner())?;
+        tracing::info!("starting defragment");
+        if let Err(error) = self.replica.defragment().await {
+            tracing::warn!(%error, "failed to defragment");
+            return Err(Status::unknown(error.to_string()));
+        }
+        tracing::info!("finished defragment");
+        Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
     async fn hash(
@@ -145,9 +155,11 @@ impl Maintenance for Edge {
 
     async fn snapshot(
         &self,
-        _: Request<pb::SnapshotRequest>,
+        request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(unknown_method("Snapshot", SERVICE))
+        let who = self.admit(&request, AtLearner::Served)?;
+        self.permit(&who, request.into_inner())?;
+        Ok(Response::new(Box::pin(self.backup()?)))
     }
 
     async fn move_leader(
@@ -163,9 +175,11 @@ impl Maintenance for Edge {
 
     async fn downgrade(
         &self,
-        _: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        Err(unknown_method("Downgrade", SERVICE))
+        let who = self.admit(&request, AtLearner::Refused)?;
+        let request = self.permit(&who, request.into_inner())?;
+        Ok(Response::new(self.change_downgrade(request).await?))
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keys::{
-    Argon2Cost, DirectoryId, FileProvider, MemberKey, PassphraseProvider, Provider, StorageKeys,
+    Argon2Cost, DirectoryId, FileProvider, MemberKey, PassphraseProvider, Provider, SlotKeyPair,
+    StorageKeys,
 };
 
 use super::StartError;
@@ -21,6 +22,8 @@ use crate::storage::{DataDir, Store, StoreOptions};
 pub(super) struct Opened {
     pub(super) directory: DataDir,
     pub(super) member_key: MemberKey,
+    /// What a restored member opens the root key with until its own slot does.
+    pub(super) inherited: Option<SlotKeyPair>,
     pub(super) identity: Identity,
     pub(super) store: Store,
     pub(super) machine: Machine,
@@ -115,6 +118,7 @@ fn resume(
     let member_key = MemberKey::load(&directory.member_key(), provider)?;
     let storage_keys = member_key.storage_keys().clone();
     let identity = read_identity(&directory, &storage_keys, &member_key)?;
+    let inherited = SlotKeyPair::load_inherited(&directory.inherited_slot(), &storage_keys)?;
     let store = directory.open_state(storage_keys.clone(), StoreOptions::default())?;
     let store = store.ok_or_else(|| lost("has no state"))?;
     let machine = Machine::recover(store.clone(), identity.member_id)?;
@@ -137,6 +141,7 @@ fn resume(
     Ok(Opened {
         directory,
         member_key,
+        inherited,
         identity,
         store,
         machine,
@@ -175,6 +180,7 @@ fn begin(
     Ok(Opened {
         directory,
         member_key,
+        inherited: None,
         identity,
         store,
         machine,
@@ -210,7 +216,7 @@ fn own_member_key(
     Ok(made)
 }
 
-fn log_disk(directory: &DataDir) -> Result<Arc<dyn LogDisk>, StartError> {
+pub(super) fn log_disk(directory: &DataDir) -> Result<Arc<dyn LogDisk>, StartError> {
     let disk = DirectoryDisk::open(&directory.log()).map_err(|source| StartError::Io {
         what: "cannot open the raft log",
         source,
@@ -279,7 +285,7 @@ fn warn_of_generated_key(path: &Path) {
 /// The row key of the sealed identity file, and a keyspace number that no store uses.
 const IDENTITY_ROW: (u8, &[u8]) = (255, b"identity");
 
-fn write_identity(
+pub(super) fn write_identity(
     directory: &DataDir,
     storage_keys: &StorageKeys,
     identity: &Identity,

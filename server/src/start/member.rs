@@ -18,13 +18,16 @@ use super::{StartError, join};
 use crate::access::{Door, Internal, Permitted};
 use crate::apply::Machine;
 use crate::command::PublishMember;
+use crate::compaction_schedule;
 use crate::config::Config;
+use crate::corruption_check;
 use crate::http::{FrontDoor, Gateway};
-use crate::key_service::{KeyService, KeyringFollower};
+use crate::key_service::{InheritedSlot, KeyService, KeyringFollower};
 use crate::lease::lessor::ttl_seconds_min;
 use crate::metrics::metrics;
 use crate::raft::{
-    Consensus, Expelled, Identity, Lane, Node, NodeOptions, PeerService, Peers, Rules,
+    CompactionPace, Consensus, Expelled, Identity, Lane, Node, NodeOptions, PeerService, Peers,
+    Rules,
 };
 use crate::rpc::{Edge, Limits};
 use crate::seal::Sealer;
@@ -130,6 +133,7 @@ impl Member {
         let Opened {
             directory,
             member_key,
+            inherited,
             identity,
             store,
             machine,
@@ -138,6 +142,7 @@ impl Member {
             may_know,
         } = opened;
         let storage_keys = member_key.storage_keys().clone();
+        let inherited = inherited.map(Arc::new);
         let view = Arc::new(ArcSwap::new(machine.view()));
         let peers = Peers::new(
             identity.clone(),
@@ -156,6 +161,10 @@ impl Member {
             source,
         })?;
         let member_key_path = directory.member_key();
+        let left_over = inherited.as_ref().map(|slot| InheritedSlot {
+            public_key: slot.public(),
+            path: directory.inherited_slot(),
+        });
         let directory = Arc::new(Mutex::new(directory));
         let consensus = Node {
             identity,
@@ -165,7 +174,11 @@ impl Member {
             machine,
             log,
             sealer: sealer.clone(),
-            keyring: KeyringFollower::new(member_key.slot().clone(), sealer.clone()),
+            keyring: KeyringFollower::new(
+                member_key.slot().clone(),
+                inherited.clone(),
+                sealer.clone(),
+            ),
             hub: hub.clone(),
             peers,
             view,
@@ -174,7 +187,7 @@ impl Member {
         .start()
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
-        let keys = KeyService::new(consensus.clone(), member_key, member_key_path);
+        let keys = KeyService::new(consensus.clone(), member_key, member_key_path, left_over);
         let peer_service =
             PeerService::new(consensus.clone(), keys.clone(), directory, storage_keys);
         let limits = limits(config);
@@ -261,6 +274,12 @@ impl Member {
         tokio::spawn(consensus.clone().watch_peers(config.election_timeout));
         tokio::spawn(consensus.clone().watch_members());
         self.plugins.start();
+        if let Some(mode) = config.auto_compaction {
+            tokio::spawn(compaction_schedule::run(Arc::new(consensus.clone()), mode));
+        }
+        if let Some(interval) = config.corrupt_check_interval {
+            tokio::spawn(corruption_check::run(consensus.clone(), interval));
+        }
         tokio::spawn(publish(consensus.clone(), config.clone()));
         let trouble = async {
             tokio::select! {
@@ -457,6 +476,10 @@ fn node_options(config: &Config) -> NodeOptions {
         rules: Rules {
             strict: config.strict_reconfig_check,
             learners_max: config.learners_max,
+        },
+        compaction: CompactionPace {
+            slice_keys_max: config.compaction_batch_limit,
+            pause: config.compaction_sleep_interval,
         },
     }
 }

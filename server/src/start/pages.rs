@@ -1,6 +1,7 @@
 //! What the web pages ask of this member, answered from the edge.
 
 use crate::command::AlarmKind;
+use crate::config::ETCD_CLUSTER_VERSION;
 use crate::http;
 use crate::mvcc::key_range::KeyRange;
 use crate::raft::Consensus;
@@ -65,6 +66,11 @@ impl http::Node for PagesNode {
             logical_bytes: view.stored_bytes,
             quota_bytes: self.edge.limits.quota_bytes,
             alarms,
+            cluster_version: view
+                .downgrade
+                .as_deref()
+                .unwrap_or(ETCD_CLUSTER_VERSION)
+                .to_owned(),
         }
     }
 }

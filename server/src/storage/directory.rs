@@ -5,6 +5,7 @@
 //!          CURRENT     the name of the live state, replaced by one rename
 //!          state-N/    a store; a number is used once
 //!          member.key  the storage keys, wrapped
+//!          inherited.slot   of a restored member: what opens the root key at first
 //!          log/        the raft log
 //! ```
 //!
@@ -27,6 +28,8 @@ const CURRENT: &str = "CURRENT";
 const CURRENT_NEW: &str = "CURRENT.new";
 const STATE_PREFIX: &str = "state-";
 const MEMBER_KEY: &str = "member.key";
+/// Only in a restored directory, until the member has been enrolled.
+const INHERITED_SLOT: &str = "inherited.slot";
 const LOG: &str = "log";
 /// etcd keeps everything below this directory.
 const ETCD_MEMBER: &str = "member";
@@ -106,6 +109,10 @@ impl DataDir {
 
     pub fn member_key(&self) -> PathBuf {
         self.root.join(MEMBER_KEY)
+    }
+
+    pub fn inherited_slot(&self) -> PathBuf {
+        self.root.join(INHERITED_SLOT)
     }
 
     pub fn log(&self) -> PathBuf {

@@ -31,6 +31,10 @@ pub trait Engine: Send + Sync {
     /// Returns when everything committed before the call would survive a power cut.
     fn persist(&self) -> Result<(), EngineError>;
 
+    /// Rewrites every keyspace as its newest rows, so that what was deleted takes no space any more.
+    /// Reads and commits go on meanwhile.
+    fn merge(&self) -> Result<(), EngineError>;
+
     fn disk_bytes(&self) -> u64;
 
     /// The engine's files are of no more use: they go when its last snapshot is dropped.

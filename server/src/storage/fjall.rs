@@ -136,6 +136,14 @@ impl Engine for FjallEngine {
         Ok(())
     }
 
+    fn merge(&self) -> Result<(), EngineError> {
+        self.persist()?;
+        for keyspace in self.keyspaces() {
+            keyspace.major_compact().map_err(engine_error)?;
+        }
+        Ok(())
+    }
+
     fn disk_bytes(&self) -> u64 {
         self.shared.database.disk_space().unwrap_or_default()
     }

@@ -74,6 +74,10 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
+    fn merge(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     fn disk_bytes(&self) -> u64 {
         let tables = self.shared.tables.read();
         let rows = tables.rows.iter().flatten();

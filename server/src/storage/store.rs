@@ -177,6 +177,16 @@ impl Store {
         Ok(self.shared.engine.persist()?)
     }
 
+    /// Gives the space of deleted rows back, but for what views still hold. Slow, and blocks nobody
+    /// but its caller: call it on a thread of its own.
+    pub fn merge(&self) -> Result<(), StorageError> {
+        // The engine looks for the oldest view when it starts a new table: there has to be a row.
+        let mut batch = self.batch();
+        batch.put(Keyspace::System, FORMAT_KEY, &FORMAT.to_be_bytes());
+        self.commit(batch)?;
+        Ok(self.shared.engine.merge()?)
+    }
+
     pub fn disk_bytes(&self) -> u64 {
         self.shared.engine.disk_bytes()
     }

@@ -211,7 +211,7 @@ fn config(settings: &TlsSettings, pair: &PemPair, files: &Files) -> Result<Serve
         .map_err(|source| TlsError::Pair {
             certificate: pair.certificate.clone(),
             key: pair.key.clone(),
-            source,
+            source: Box::new(source),
         })?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     if asks {

@@ -123,7 +123,7 @@ impl ClientTls {
                         .map_err(|source| TlsError::Pair {
                             certificate: pair.certificate.clone(),
                             key: pair.key.clone(),
-                            source,
+                            source: Box::new(source),
                         })?
                 }
             };

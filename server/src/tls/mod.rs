@@ -48,13 +48,13 @@ pub enum TlsError {
     #[error("{} holds a certificate that cannot be used: {source}", path.display())]
     Certificate {
         path: PathBuf,
-        source: rustls::Error,
+        source: Box<rustls::Error>,
     },
     #[error("{} and {} cannot be used together: {source}", certificate.display(), key.display())]
     Pair {
         certificate: PathBuf,
         key: PathBuf,
-        source: rustls::Error,
+        source: Box<rustls::Error>,
     },
     #[error("{} holds no certificate revocation list", path.display())]
     Crl { path: PathBuf },

@@ -91,7 +91,7 @@ impl Files {
                 .add(certificate.clone())
                 .map_err(|source| TlsError::Certificate {
                     path: path.to_owned(),
-                    source,
+                    source: Box::new(source),
                 })?;
         }
         Ok(Trusted {

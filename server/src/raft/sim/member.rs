@@ -198,7 +198,7 @@ impl Start {
             store,
             log,
             sealer: sealer.clone(),
-            keyring: KeyringFollower::new(member_key.slot().clone(), sealer),
+            keyring: KeyringFollower::new(member_key.slot().clone(), None, sealer),
             hub: Hub::idle(machine.view()),
             peers: Peers::over(self.identity.clone(), view.clone(), dial),
             view,
@@ -209,7 +209,7 @@ impl Start {
             .start_with(self.seed, Executor::Inline)
             .await
             .map_err(text)?;
-        let keys = KeyService::new(consensus.clone(), member_key, self.member_key.clone());
+        let keys = KeyService::new(consensus.clone(), member_key, self.member_key.clone(), None);
         let service = PeerService::new(consensus.clone(), keys.clone(), directory, storage_keys);
         self.network.listen(self.number, life.clone(), service);
         life.spawn(keys.run());

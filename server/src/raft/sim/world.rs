@@ -100,6 +100,7 @@ impl World {
                 strict: false,
                 learners_max: 1,
             },
+            compaction: crate::raft::CompactionPace::DEFAULT,
         };
         let host = |number| Host::new(number, directory, options.clone());
         clock::simulate_wall(Some(START_MS));

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use keys::{KeyChange, Keyring, ProviderKind, SlotHolder, SlotKeyPair, StorageKeys};
+use keys::{
+    DirectoryId, FileProvider, KeyChange, Keyring, MemberKey, ProviderKind, SlotHolder,
+    SlotKeyPair, StorageKeys,
+};
 use parking_lot::Mutex;
 
 use crate::access::Permitted;
@@ -15,9 +18,9 @@ use crate::mvcc::compact::Progress;
 use crate::mvcc::read_view::ReadView;
 use crate::mvcc::txn::resolve_compares;
 use crate::replica::{
-    AddPrefixKey, Applied, ClusterAdmin, ClusterError, KeyAdmin, KeyAdminError, LeaseError, Member,
-    MemberChange, MoveLeader, Pending, Place, ProposeError, ReadIndexError, Replica,
-    RotatePrefixKey, Status,
+    AddPrefixKey, Applied, ClusterAdmin, ClusterError, DefragmentError, KeyAdmin, KeyAdminError,
+    LeaseError, Member, MemberChange, MoveLeader, Pending, Place, ProposeError, ReadIndexError,
+    Replica, RotatePrefixKey, Status,
 };
 use crate::seal::{Sealer, SealerError};
 use crate::storage::Store;
@@ -40,6 +43,12 @@ pub(crate) struct Single {
     pub(crate) void: Mutex<Vec<NoEffect>>,
     pub(crate) proposals: AtomicU64,
     slot: Arc<SlotKeyPair>,
+    member_key: MemberKey,
+}
+
+/// What opens the member's backups.
+pub(crate) fn provider() -> FileProvider {
+    FileProvider::from_secret(&keys::Secret::from_bytes([5; 32]))
 }
 
 impl Single {
@@ -50,7 +59,8 @@ impl Single {
     pub(crate) fn with_hub(hub: impl FnOnce(Arc<ReadView>) -> Hub) -> Arc<Self> {
         let store = Store::in_memory(StorageKeys::ephemeral());
         let mut machine = Machine::create(store, MEMBER).unwrap();
-        let slot = Arc::new(SlotKeyPair::generate());
+        let member_key = MemberKey::create(MEMBER, DirectoryId::random(), &provider()).unwrap();
+        let slot = Arc::clone(member_key.slot());
         let public_key = slot.public();
         let holder = SlotHolder {
             member_id: MEMBER,
@@ -81,6 +91,7 @@ impl Single {
             void: Mutex::default(),
             proposals: AtomicU64::new(0),
             slot,
+            member_key,
         })
     }
 
@@ -236,6 +247,10 @@ impl Replica for Single {
         self.sweep();
         Box::pin(async {})
     }
+
+    fn defragment(&self) -> Pending<'_, Result<(), DefragmentError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// It stays alone.
@@ -294,5 +309,10 @@ impl KeyAdmin for Single {
             let rotate = rotate.map_err(|_| KeyAdminError::UnknownPrefix)?;
             Ok(self.run(ChangeKeys(KeyChange::Rotate(rotate)).into()).view)
         })
+    }
+
+    fn seal_backup(&self, view: &ReadView) -> Option<(keys::BackupKey, keys::BackupEnvelope)> {
+        self.member_key
+            .seal_backup(&*self.sealer.keyring()?, &view.key_table)
     }
 }
