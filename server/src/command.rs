@@ -13,6 +13,7 @@
 //! member encoded, just before it proposes.
 
 mod admin;
+mod auth;
 mod keyring;
 mod kv;
 mod lease;
@@ -25,6 +26,7 @@ use prost::Message;
 use crate::access::Permitted;
 
 pub use admin::{AlarmKind, ChangeAlarm, ChangeDowngrade, PublishMember};
+pub use auth::{AuthRefusal, Authenticate, ChangeAuth};
 pub use keyring::ChangeKeys;
 pub use kv::{
     Compact, Compare, CompareResult, CompareTarget, DeleteRange, Op, Put, Txn, ValueCompare,
@@ -35,9 +37,9 @@ pub use plugin::{
     PluginState, Position, SetPluginState,
 };
 pub use reply::{
-    AlarmReply, CommitPluginReply, CompactReply, DeleteRangeReply, DeployPluginReply,
-    LeaseGrantReply, NoEffect, NotApplied, OpReply, PutReply, RangeReply, RecordRef, Refusal,
-    Reply, ReplyOf, TxnReply,
+    AlarmReply, AuthenticateReply, CommitPluginReply, CompactReply, DeleteRangeReply,
+    DeployPluginReply, LeaseGrantReply, NoEffect, NotApplied, OpReply, PutReply, RangeReply,
+    RecordRef, Refusal, Reply, ReplyOf, TxnReply,
 };
 
 /// The version of the envelope and of every body that this release writes.
@@ -138,6 +140,8 @@ pub enum Body {
     SetPluginState(SetPluginState),
     DeletePlugin(DeletePlugin),
     CommitPlugin(CommitPlugin),
+    ChangeAuth(ChangeAuth),
+    Authenticate(Authenticate),
 }
 
 /// Bytes that are no command of this release. In the log this stops the member.
@@ -231,6 +235,8 @@ bodies! {
     42 SetPluginState(SetPluginState),
     43 DeletePlugin(DeletePlugin),
     44 CommitPlugin(CommitPlugin),
+    50 ChangeAuth(ChangeAuth),
+    51 Authenticate(Authenticate),
 }
 
 fn encode_message(message: &impl Message, out: &mut BytesMut) {
@@ -371,7 +377,7 @@ impl Envelope {
     /// forwarded one could act for a leader that is none any more.
     #[must_use]
     pub fn may_be_forwarded(&self) -> bool {
-        matches!(self.kind, 1..=4 | 10 | 11 | 20 | 30..=32 | 40..=43)
+        matches!(self.kind, 1..=4 | 10 | 11 | 20 | 30..=32 | 40..=43 | 50 | 51)
     }
 }
 

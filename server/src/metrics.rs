@@ -4,18 +4,41 @@
 //! family that nothing feeds does not stand here.
 //! Not known here: who asks. One process is one member, so there is one set of them.
 
-use std::collections::HashMap;
-use std::sync::{LazyLock, OnceLock};
-use std::time::Duration;
+mod calls;
+mod families;
+mod frames;
+mod peers;
+mod process;
+
+use std::sync::LazyLock;
 
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
 };
-use tonic::Code;
+
+pub use calls::{Call, Calls};
+use families::{Families, doubling};
+pub use frames::{Frames, Seen};
+pub use peers::PeerMeters;
 
 /// What `/metrics` answers with.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+
+/// etcd's feature gates, and whether this server behaves as if they were on.
+const FEATURES: &[(&str, &str, bool)] = &[
+    ("AllAlpha", "ALPHA", false),
+    ("AllBeta", "BETA", false),
+    ("CompactHashCheck", "ALPHA", false),
+    ("FastLeaseKeepAlive", "BETA", true),
+    ("InitialCorruptCheck", "ALPHA", false),
+    ("LeaseCheckpoint", "ALPHA", true),
+    ("LeaseCheckpointPersist", "ALPHA", true),
+    ("PriorityRequest", "ALPHA", false),
+    ("SetMemberLocalAddr", "ALPHA", false),
+    ("StopGRPCServiceOnDefrag", "ALPHA", false),
+    ("TxnModeWriteWithSharedBuffer", "BETA", true),
+];
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::register);
 
@@ -27,7 +50,8 @@ pub fn metrics() -> &'static Metrics {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    calls: HashMap<&'static str, Call>,
+    calls: Calls,
+    pub peers: PeerMeters,
 
     pub has_leader: IntGauge,
     pub is_leader: IntGauge,
@@ -45,6 +69,7 @@ pub struct Metrics {
     pub deletes: IntCounter,
     pub txns: IntCounter,
     pub keys: IntGauge,
+    pub auth_revision: IntGauge,
     pub current_revision: IntGauge,
     pub compact_revision: IntGauge,
     pub db_total_bytes: IntGauge,
@@ -60,6 +85,24 @@ pub struct Metrics {
     pub leases_renewed: IntCounter,
     pub leases_expired: IntCounter,
 
+    pub lease_ttl_seconds: Histogram,
+
+    pub range_seconds: HistogramVec,
+    pub apply_seconds: HistogramVec,
+    pub slow_read_indexes: IntCounter,
+    pub heartbeat_send_failures: IntCounter,
+    pub snapshots_being_applied: IntGauge,
+    pub compaction_last_seconds: IntGauge,
+    pub compaction_keys: IntCounter,
+    pub slow_watchers: IntGauge,
+
+    pub values_sealed: IntCounter,
+    pub values_opened: IntCounter,
+    pub values_unopened: IntCounter,
+    pub prefix_keys: IntGauge,
+    pub key_versions: IntGauge,
+
+    pub wal_write_seconds: Histogram,
     pub wal_fsync_seconds: Histogram,
     pub wal_write_bytes: IntGauge,
     pub backend_commit_seconds: Histogram,
@@ -92,74 +135,14 @@ impl Drop for Held {
     }
 }
 
-/// The calls of one gRPC method.
-#[derive(Debug)]
-pub struct Call {
-    path: &'static str,
-    unary: bool,
-    started: IntCounter,
-    /// By code.
-    handled: Vec<IntCounter>,
-    /// Only with `--metrics=extensive`.
-    seconds: OnceLock<Histogram>,
-}
-
-impl Call {
-    /// `/SERVICE/METHOD`
-    pub fn path(&self) -> &'static str {
-        self.path
-    }
-
-    /// One request, one answer: how long it took means something.
-    pub fn is_unary(&self) -> bool {
-        self.unary
-    }
-
-    pub fn started(&self) {
-        self.started.inc();
-    }
-
-    pub fn handled(&self, code: Code, took: Duration) {
-        if let Some(seconds) = self.seconds.get() {
-            seconds.observe(took.as_secs_f64());
-        }
-        if let Some(counter) = usize::try_from(code as i32)
-            .ok()
-            .and_then(|i| self.handled.get(i))
-        {
-            counter.inc();
-        }
-    }
-}
-
 impl Metrics {
     /// The call behind a request's path; `None` for what is no method.
     pub fn call(&self, path: &str) -> Option<&Call> {
-        self.calls.get(path)
+        self.calls.find(path)
     }
 
-    /// From here on how long each call takes is counted too.
-    pub fn time_calls(&self) {
-        let options = HistogramOpts::new(
-            "grpc_server_handling_seconds",
-            "How long RPCs took until their end.",
-        );
-        let labels = ["grpc_method", "grpc_service", "grpc_type"];
-        let Ok(family) = HistogramVec::new(options, &labels) else {
-            return;
-        };
-        // Registered once; a second call finds it there and changes nothing.
-        if self.registry.register(Box::new(family.clone())).is_err() {
-            return;
-        }
-        for &(path, kind) in METHODS {
-            if let Some((service, method)) = path[1..].split_once('/')
-                && let Some(call) = self.calls.get(path)
-            {
-                let seconds = family.with_label_values(&[method, service, kind]);
-                let _ = call.seconds.set(seconds);
-            }
-        }
+    pub fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     pub fn set_server_id(&self, member_id: u64) {
@@ -174,6 +157,7 @@ impl Metrics {
         let mut page = Vec::new();
         let mut families = self.registry.gather();
         families.extend(prometheus::gather());
+        families.extend(process::gather());
         TextEncoder::new()
             .encode(&families, &mut page)
             .expect("every family is gathered with at least one sample, and a Vec takes all bytes");
@@ -197,6 +181,16 @@ impl Metrics {
         );
         // As etcd labels it, without the patch level.
         cluster_version.with_label_values(&["3.7"]).set(1);
+        let features = to.gauges(
+            "etcd_server_feature_enabled",
+            "Whether or not a feature is enabled. 1 is enabled, 0 is not.",
+            &["name", "stage"],
+        );
+        for &(name, stage, on) in FEATURES {
+            features
+                .with_label_values(&[name, stage])
+                .set(i64::from(on));
+        }
         let build = to.gauges(
             "sealkv_build_info",
             "Which release is running.",
@@ -204,7 +198,8 @@ impl Metrics {
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
-            calls: to.calls(),
+            calls: Calls::register(&to),
+            peers: PeerMeters::register(&to),
             has_leader: to.gauge("etcd_server_has_leader", "Whether or not a leader exists."),
             is_leader: to.gauge("etcd_server_is_leader", "Whether or not this member leads."),
             is_learner: to.gauge(
@@ -250,6 +245,10 @@ impl Metrics {
                 "Revisions of several changes seen by this member.",
             ),
             keys: to.gauge("etcd_debugging_mvcc_keys_total", "Live keys."),
+            auth_revision: to.gauge(
+                "etcd_debugging_auth_revision",
+                "The current revision of auth store.",
+            ),
             current_revision: to.gauge(
                 "etcd_debugging_mvcc_current_revision",
                 "The current revision.",
@@ -282,6 +281,59 @@ impl Metrics {
             leases_expired: to.counter(
                 "etcd_debugging_server_lease_expired_total",
                 "Leases expired.",
+            ),
+            lease_ttl_seconds: to.buckets(
+                "etcd_debugging_lease_ttl_total",
+                "TTLs of the leases that were granted.",
+                doubling(1.0, 24),
+            ),
+            range_seconds: to.histograms(
+                "etcd_server_range_duration_seconds",
+                "How long ranges take in this member's state.",
+                &["success"],
+                doubling(0.0001, 20),
+            ),
+            apply_seconds: to.histograms(
+                "etcd_server_apply_duration_seconds",
+                "How long a batch of entries takes to apply.",
+                &["version", "op", "success"],
+                doubling(0.0001, 20),
+            ),
+            slow_read_indexes: to.counter(
+                "etcd_server_slow_read_indexes_total",
+                "Confirmations of leadership for reads that had to be tried again.",
+            ),
+            heartbeat_send_failures: to.counter(
+                "etcd_server_heartbeat_send_failures_total",
+                "Heartbeats that were not answered.",
+            ),
+            snapshots_being_applied: to.gauge(
+                "etcd_server_snapshot_apply_in_progress_total",
+                "Snapshots that are being received and applied.",
+            ),
+            compaction_last_seconds: to.gauge(
+                "etcd_debugging_mvcc_db_compaction_last",
+                "When a compaction last ended, in seconds since the epoch.",
+            ),
+            compaction_keys: to.counter(
+                "etcd_debugging_mvcc_db_compaction_keys_total",
+                "Revisions that compactions removed.",
+            ),
+            slow_watchers: to.gauge(
+                "etcd_debugging_mvcc_slow_watcher_total",
+                "Watchers that are behind.",
+            ),
+            values_sealed: to.counter("sealkv_values_sealed_total", "Values sealed here."),
+            values_opened: to.counter("sealkv_values_opened_total", "Values opened here."),
+            values_unopened: to.counter(
+                "sealkv_values_unopened_total",
+                "Values that could not be opened: no key, or damage.",
+            ),
+            prefix_keys: to.gauge("sealkv_prefix_keys", "Prefixes with a key of their own."),
+            key_versions: to.gauge("sealkv_key_versions", "Versions of all prefix keys."),
+            wal_write_seconds: to.histogram(
+                "etcd_disk_wal_write_duration_seconds",
+                "How long the raft log's writes take, without the sync.",
             ),
             wal_fsync_seconds: to.histogram(
                 "etcd_disk_wal_fsync_duration_seconds",
@@ -322,132 +374,6 @@ impl Metrics {
     }
 }
 
-/// A registry whose families are named in this file, each once.
-struct Families(Registry);
-
-impl Families {
-    fn add<C: prometheus::core::Collector + Clone + 'static>(
-        &self,
-        family: prometheus::Result<C>,
-    ) -> C {
-        let family = family.expect("names and labels in this file are valid");
-        self.0
-            .register(Box::new(family.clone()))
-            .expect("each name stands once in this file");
-        family
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.add(IntCounter::new(name, help))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.add(IntGauge::new(name, help))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    /// etcd's buckets for what a disk does: 1 ms to 8 s.
-    fn histogram(&self, name: &str, help: &str) -> Histogram {
-        let buckets = prometheus::exponential_buckets(0.001, 2.0, 14)
-            .expect("start and factor are above zero and one");
-        self.add(Histogram::with_opts(
-            HistogramOpts::new(name, help).buckets(buckets),
-        ))
-    }
-
-    fn calls(&self) -> HashMap<&'static str, Call> {
-        let labels = ["grpc_method", "grpc_service", "grpc_type"];
-        let started = self.counters("grpc_server_started_total", "RPCs started.", &labels);
-        let labels = ["grpc_code", "grpc_method", "grpc_service", "grpc_type"];
-        let handled = self.counters("grpc_server_handled_total", "RPCs completed.", &labels);
-        let mut calls = HashMap::new();
-        for &(path, kind) in METHODS {
-            let Some((service, method)) = path[1..].split_once('/') else {
-                continue;
-            };
-            let by_code = (0..=16).map(|code| {
-                let code = format!("{:?}", Code::from_i32(code));
-                // grpc-go's names.
-                let code = if code == "Ok" { "OK" } else { &code };
-                let code = if code == "Cancelled" {
-                    "Canceled"
-                } else {
-                    code
-                };
-                handled.with_label_values(&[code, method, service, kind])
-            });
-            let call = Call {
-                path,
-                unary: kind == UNARY,
-                started: started.with_label_values(&[method, service, kind]),
-                handled: by_code.collect(),
-                seconds: OnceLock::new(),
-            };
-            calls.insert(path, call);
-        }
-        calls
-    }
-}
-
-const UNARY: &str = "unary";
-const BIDI: &str = "bidi_stream";
-const SERVER: &str = "server_stream";
-const CLIENT: &str = "client_stream";
-
-/// Every method that is counted, from the first scrape on.
-const METHODS: &[(&str, &str)] = &[
-    ("/etcdserverpb.KV/Range", UNARY),
-    ("/etcdserverpb.KV/RangeStream", SERVER),
-    ("/etcdserverpb.KV/Put", UNARY),
-    ("/etcdserverpb.KV/DeleteRange", UNARY),
-    ("/etcdserverpb.KV/Txn", UNARY),
-    ("/etcdserverpb.KV/Compact", UNARY),
-    ("/etcdserverpb.Watch/Watch", BIDI),
-    ("/etcdserverpb.Lease/LeaseGrant", UNARY),
-    ("/etcdserverpb.Lease/LeaseRevoke", UNARY),
-    ("/etcdserverpb.Lease/LeaseKeepAlive", BIDI),
-    ("/etcdserverpb.Lease/LeaseTimeToLive", UNARY),
-    ("/etcdserverpb.Lease/LeaseLeases", UNARY),
-    ("/etcdserverpb.Cluster/MemberAdd", UNARY),
-    ("/etcdserverpb.Cluster/MemberRemove", UNARY),
-    ("/etcdserverpb.Cluster/MemberUpdate", UNARY),
-    ("/etcdserverpb.Cluster/MemberList", UNARY),
-    ("/etcdserverpb.Cluster/MemberPromote", UNARY),
-    ("/etcdserverpb.Maintenance/Alarm", UNARY),
-    ("/etcdserverpb.Maintenance/Status", UNARY),
-    ("/etcdserverpb.Maintenance/Defragment", UNARY),
-    ("/etcdserverpb.Maintenance/Hash", UNARY),
-    ("/etcdserverpb.Maintenance/HashKV", UNARY),
-    ("/etcdserverpb.Maintenance/Snapshot", SERVER),
-    ("/etcdserverpb.Maintenance/MoveLeader", UNARY),
-    ("/etcdserverpb.Maintenance/Downgrade", UNARY),
-    ("/etcdserverpb.Auth/AuthStatus", UNARY),
-    ("/etcdserverpb.Auth/Authenticate", UNARY),
-    ("/v3lockpb.Lock/Lock", UNARY),
-    ("/v3lockpb.Lock/Unlock", UNARY),
-    ("/v3electionpb.Election/Campaign", UNARY),
-    ("/v3electionpb.Election/Proclaim", UNARY),
-    ("/v3electionpb.Election/Leader", UNARY),
-    ("/v3electionpb.Election/Observe", SERVER),
-    ("/v3electionpb.Election/Resign", UNARY),
-    ("/sealkv.v1.Keys/List", UNARY),
-    ("/sealkv.v1.Keys/Add", UNARY),
-    ("/sealkv.v1.Keys/Rotate", UNARY),
-    ("/sealkv.v1.Plugins/Deploy", CLIENT),
-    ("/sealkv.v1.Plugins/List", UNARY),
-    ("/sealkv.v1.Plugins/DeadLetters", UNARY),
-    ("/sealkv.v1.Plugins/Pause", UNARY),
-    ("/sealkv.v1.Plugins/Resume", UNARY),
-    ("/sealkv.v1.Plugins/Delete", UNARY),
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -467,27 +393,5 @@ mod tests {
         ] {
             assert!(page.contains(line), "{line} in {page}");
         }
-    }
-
-    #[test]
-    fn calls_are_counted_by_code() {
-        let call = metrics()
-            .call("/etcdserverpb.Cluster/MemberPromote")
-            .unwrap();
-        call.started();
-        call.handled(Code::Cancelled, Duration::ZERO);
-        let page = String::from_utf8(metrics().page()).unwrap();
-        let labels = r#"grpc_method="MemberPromote",grpc_service="etcdserverpb.Cluster",grpc_type="unary"} 1"#;
-        assert!(
-            page.contains(&format!("grpc_server_started_total{{{labels}")),
-            "{page}"
-        );
-        assert!(
-            page.contains(&format!(
-                "grpc_server_handled_total{{grpc_code=\"Canceled\",{labels}"
-            )),
-            "{page}"
-        );
-        assert!(metrics().call("/etcdserverpb.KV/Nothing").is_none());
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use keys::Keyring;
 use tokio::sync::watch;
 
+use crate::metrics::metrics;
 use crate::mvcc::read_view::ReadView;
 
 /// How long a request waits for a key that is in the key table but not in memory yet.
@@ -97,13 +98,24 @@ impl Sealer {
     pub fn seal(&self, view: &ReadView, key: &[u8], value: &[u8]) -> Result<Bytes, SealerError> {
         let keyring = self.keyring.load();
         let keyring = keyring.as_ref().ok_or(SealerError::RootNotOpen)?;
-        Ok(keyring.seal(&view.key_table, key, value)?.into())
+        let sealed = keyring.seal(&view.key_table, key, value)?;
+        metrics().values_sealed.inc();
+        Ok(sealed.into())
     }
 
     /// Opens what was sealed for this key.
     pub fn open(&self, key: &[u8], sealed: &[u8]) -> Result<Bytes, SealerError> {
         let keyring = self.keyring.load();
         let keyring = keyring.as_ref().ok_or(SealerError::RootNotOpen)?;
-        Ok(keyring.open(key, sealed)?.into())
+        match keyring.open(key, sealed) {
+            Ok(value) => {
+                metrics().values_opened.inc();
+                Ok(value.into())
+            }
+            Err(error) => {
+                metrics().values_unopened.inc();
+                Err(error.into())
+            }
+        }
     }
 }

@@ -34,7 +34,7 @@ pub use crate::tls::TlsClient;
 use crate::tls::{HandshakeError, Reason, Secured, ServerTls, take_leave};
 
 pub use answer::Answer;
-use answer::Ending;
+use answer::{Asked, Ending};
 use handshakes::Handshakes;
 pub use listener::{Accepted, ListenError, Listener, Security, listen};
 use opening::{Opened, Protocol};
@@ -186,10 +186,12 @@ pub async fn call<B>(
     request: http::Request<B>,
 ) -> http::Response<Answer>
 where
-    B: hyper::body::Body<Data = bytes::Bytes> + Send + 'static,
+    B: hyper::body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut ending = Ending::of(metrics().call(request.uri().path()), slow);
+    let call = metrics().call(request.uri().path());
+    let mut ending = Ending::of(call, request.headers(), slow);
+    let request = request.map(|body| Asked::new(body, call));
     let Ok(response) = grpc.call(request).await;
     ending.see(response.headers());
     response.map(|body| Answer::Grpc(body, ending))

@@ -55,6 +55,8 @@ pub enum StartError {
     },
     #[error("{} {what}", path.display())]
     Identity { path: PathBuf, what: &'static str },
+    #[error("--auth-token: {0}")]
+    AuthToken(#[from] crate::access::KeyError),
     #[error("key provider: {0}")]
     Provider(keys::ProviderError),
     #[error("raft log: {0}")]
@@ -83,11 +85,25 @@ pub enum StartError {
     Listen { url: String, source: std::io::Error },
     #[error("raft: {0}")]
     Raft(String),
+    #[error(
+        "no space left on the disk of {}: make room and start again; nothing that was acknowledged \
+         is lost ({reason})", path.display()
+    )]
+    DiskFull { path: PathBuf, reason: String },
     #[error("{what}: {source}")]
     Io {
         what: &'static str,
         source: std::io::Error,
     },
+}
+
+/// Less than one segment of the raft log: the engine under the store does not pass on why it
+/// could not write.
+const FREE_BYTES_MIN: u64 = 64_000_000;
+
+fn is_full(path: &std::path::Path) -> bool {
+    rustix::fs::statvfs(path)
+        .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < FREE_BYTES_MIN)
 }
 
 /// Runs a member until it is told to stop, or cannot go on.
@@ -102,7 +118,15 @@ pub fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
             what: "cannot start threads",
             source,
         })?;
+    let data_dir = config.data_dir.clone();
     let outcome = runtime.block_on(member::run(Arc::new(config), shutdown));
+    let outcome = outcome.map_err(|error| match error {
+        StartError::Raft(reason) if is_full(&data_dir) => StartError::DiskFull {
+            path: data_dir,
+            reason,
+        },
+        error => error,
+    });
     // A task that does not end must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     outcome

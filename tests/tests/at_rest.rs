@@ -11,6 +11,7 @@
 use std::path::Path;
 
 use proto::etcdserverpb as pb;
+use proto::etcdserverpb::auth_client::AuthClient;
 use proto::sealkv::v1::KeysAddRequest;
 use tests::client::Client;
 use tests::cluster::{Cluster, Program};
@@ -23,11 +24,14 @@ const DELETED: &str = "canary-deleted-90aa13";
 const PREFIX: &str = "canary-prefix-e2b6f4/";
 const IN_TXN: &str = "canary-txn-1b8d55";
 const COMPARED: &str = "canary-compared-66c0de";
+const USER: &str = "canary-user-2a9d70";
+const PASSWORD: &str = "canary-password-b8e3c4";
+const ROLE: &str = "canary-role-41f7aa";
 const PASSPHRASE: &str = "canary passphrase 3d9e27";
 
 /// All that must be nowhere. The passphrase's own file lies outside the members' directories.
-const CANARIES: [&str; 8] = [
-    KEY, VALUE, OLD_VALUE, DELETED, PREFIX, IN_TXN, COMPARED, PASSPHRASE,
+const CANARIES: [&str; 11] = [
+    KEY, VALUE, OLD_VALUE, DELETED, PREFIX, IN_TXN, COMPARED, USER, PASSWORD, ROLE, PASSPHRASE,
 ];
 
 fn is_etcd() -> bool {
@@ -158,6 +162,7 @@ async fn write_everything(client: &Client) {
         ..Default::default()
     };
     assert!(client.txn(request).await.unwrap().succeeded);
+    add_a_user(client).await;
     let watch = pb::WatchCreateRequest {
         key: KEY.into(),
         start_revision: 1,
@@ -165,6 +170,34 @@ async fn write_everything(client: &Client) {
         ..Default::default()
     };
     client.watch(watch).await.unwrap().events(2).await;
+}
+
+/// With a role that may read what is under the prefix.
+async fn add_a_user(client: &Client) {
+    let mut auth = AuthClient::new(client.channel());
+    let user = pb::AuthUserAddRequest {
+        name: USER.into(),
+        password: PASSWORD.into(),
+        ..Default::default()
+    };
+    auth.user_add(user).await.unwrap();
+    let role = pb::AuthRoleAddRequest { name: ROLE.into() };
+    auth.role_add(role).await.unwrap();
+    let permission = proto::authpb::Permission {
+        key: PREFIX.into(),
+        range_end: b"\0".as_slice().into(),
+        ..Default::default()
+    };
+    let grant = pb::AuthRoleGrantPermissionRequest {
+        name: ROLE.into(),
+        perm: Some(permission),
+    };
+    auth.role_grant_permission(grant).await.unwrap();
+    let grant = pb::AuthUserGrantRoleRequest {
+        user: USER.into(),
+        role: ROLE.into(),
+    };
+    auth.user_grant_role(grant).await.unwrap();
 }
 
 /// Enough entries for a raft snapshot at the small --snapshot-count of these tests.

@@ -5,58 +5,44 @@
 //! request that does not say what it needs.
 //! Not known here: gRPC, raft, how an identity was proven.
 
+mod backoff;
+mod door;
 mod identity;
+mod jwt;
 mod need;
+mod passwords;
 mod permitted;
+mod rules;
+mod sessions;
 
+pub use door::{Door, USER_NAME_BYTES_MAX};
 pub use identity::{Identity, Secret};
+pub use jwt::{JwtOptions, JwtTokens, KeyError, Method, VerifyOnly};
 pub(crate) use need::guarded;
 pub use need::{Guarded, Need};
+pub use passwords::{BadHash, PasswordError, Passwords, Verified, brought};
 pub use permitted::{Caller, Internal, Permitted};
+pub(crate) use rules::Asking;
+pub use rules::Rules;
+pub use sessions::{NewToken, RulesVersion, Sessions, TOKEN_TTL, token_index};
 
 /// Why a request may not pass. The texts that clients see are in `rpc::status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(
+    clippy::enum_variant_names,
+    reason = "etcd's names are what everyone looks for"
+)]
 pub enum Denied {
     #[error("permission denied")]
     PermissionDenied,
-}
-
-/// The door. While authentication is off (there is no way to turn it on yet) it lets everyone
-/// pass, whatever came with the request, as etcd does.
-#[derive(Clone, Debug, Default)]
-pub struct Door;
-
-impl Door {
-    #[must_use]
-    pub fn new() -> Self {
-        Door
-    }
-
-    /// Lets `identity` make `request`, or says why not.
-    pub fn permit<T: Guarded>(
-        &self,
-        _identity: &Identity,
-        request: T,
-    ) -> Result<Permitted<T>, Denied> {
-        Ok(Permitted::by_door(Caller::default(), request))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::command::Compact;
-
-    #[test]
-    fn the_door_lets_everyone_pass_while_authentication_is_off() {
-        let compact = Compact { revision: 7 };
-        let permitted = Door::new()
-            .permit(&Identity::Anyone, compact)
-            .expect("authentication is off");
-        assert_eq!(permitted.request().revision, 7);
-        assert_eq!(
-            (permitted.reason(), permitted.caller()),
-            (None, Some(&Caller::default()))
-        );
-    }
+    /// Nothing came that says who asks.
+    #[error("user name is empty")]
+    UserEmpty,
+    #[error("user name not found")]
+    UserNotFound,
+    /// The rules have changed since the identity was proven.
+    #[error("revision of auth store is old")]
+    AuthOldRevision,
+    #[error("invalid auth token")]
+    InvalidAuthToken,
 }

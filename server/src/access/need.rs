@@ -7,8 +7,9 @@
 //! Source: etcd 3.7.1, `server/etcdserver/apply/auth.go` and `v3rpc/{key,maintenance,member}.go`.
 
 use crate::command::{
-    Body, ChangeAlarm, ChangeDowngrade, ChangeKeys, Compact, Compare, DeletePlugin, DeleteRange,
-    DeployPlugin, LeaseGrant, LeaseRevoke, Op, PluginChunk, Put, SetPluginState, Txn,
+    Authenticate, Body, ChangeAlarm, ChangeAuth, ChangeDowngrade, ChangeKeys, Compact, Compare,
+    DeletePlugin, DeleteRange, DeployPlugin, LeaseGrant, LeaseRevoke, Op, PluginChunk, Put,
+    SetPluginState, Txn,
 };
 use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::read::RangeQuery;
@@ -54,9 +55,11 @@ macro_rules! guarded {
 }
 pub(crate) use guarded;
 
+// Who proves who it is cannot have been somebody before.
+guarded!([] => Authenticate);
 guarded!([Need::User] => LeaseGrant);
 guarded!([Need::Root] =>
-    Compact, ChangeAlarm, ChangeDowngrade, ChangeKeys, AddPrefixKey, RotatePrefixKey,
+    Compact, ChangeAlarm, ChangeAuth, ChangeDowngrade, ChangeKeys, AddPrefixKey, RotatePrefixKey,
     PluginChunk, DeployPlugin, SetPluginState, DeletePlugin,
 );
 
@@ -144,6 +147,8 @@ impl Guarded for Body {
             Body::DeployPlugin(deploy) => deploy.needs(),
             Body::SetPluginState(state) => state.needs(),
             Body::DeletePlugin(delete) => delete.needs(),
+            Body::ChangeAuth(change) => change.needs(),
+            Body::Authenticate(authenticate) => authenticate.needs(),
             // Commands that only the server itself makes: a client that gets one in needs root.
             Body::LeaseExpire(_)
             | Body::LeaseCheckpoint(_)

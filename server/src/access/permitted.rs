@@ -14,6 +14,7 @@ pub enum Internal {
     CorruptionCheck,
     Health,
     PluginEffects,
+    PasswordRehash,
     /// An entry that another member's door let pass and forwarded here.
     Forwarded,
 }

@@ -39,7 +39,9 @@ pub(super) fn reads_or_writes(body: &Body) -> bool {
         | Body::PluginChunk(_)
         | Body::DeployPlugin(_)
         | Body::SetPluginState(_)
-        | Body::DeletePlugin(_) => false,
+        | Body::DeletePlugin(_)
+        | Body::ChangeAuth(_)
+        | Body::Authenticate(_) => false,
     }
 }
 
@@ -63,7 +65,9 @@ pub fn quota_cost(body: &Body) -> u64 {
         | Body::Downgrade(_)
         | Body::DeployPlugin(_)
         | Body::SetPluginState(_)
-        | Body::DeletePlugin(_) => 0,
+        | Body::DeletePlugin(_)
+        | Body::ChangeAuth(_)
+        | Body::Authenticate(_) => 0,
     }
 }
 

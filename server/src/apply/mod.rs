@@ -9,6 +9,7 @@
 //! Not known here: the wall clock, randomness, keys, raft, who asked.
 
 mod admin;
+mod auth;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod kv;
@@ -31,7 +32,10 @@ use parking_lot::RwLock;
 use prost::Message;
 use proto::sealkv::replicated as wire;
 
-use crate::command::{AlarmKind, Body, Command, CommandError, NoEffect, Refusal, Reply, RequestId};
+use crate::access::Denied;
+use crate::command::{
+    AlarmKind, Body, Command, CommandError, Header, NoEffect, Refusal, Reply, RequestId,
+};
 use crate::lease::lessor::LeaseChange;
 use crate::lease::table::LeaseTable;
 use crate::mvcc::compact::Compactor;
@@ -42,9 +46,11 @@ use crate::mvcc::read_view::{CompactMark, ReadView};
 use crate::mvcc::revision::Revision;
 use crate::storage::{Keyspace, StorageError, Store};
 use crate::tables::alarms::Alarms;
+use crate::tables::auth::AuthTable;
 use crate::tables::members::Members;
 use crate::tables::plugins::PluginTable;
 
+pub use auth::Login;
 pub use kv::quota_cost;
 pub(crate) use open::Open;
 pub use plugins::{ComponentError, component, dead_letters};
@@ -61,6 +67,12 @@ pub(crate) mod rows {
     pub(crate) const ALARM: &[u8] = b"alarm/";
     /// `System`: the downgrade that is under way.
     pub(crate) const DOWNGRADE: &[u8] = b"downgrade";
+    /// `System`: whether authentication is on, and what is counted for it.
+    pub(crate) const AUTH: &[u8] = b"auth";
+    /// `System`: `user/` ‖ id u32.
+    pub(crate) const USER: &[u8] = b"user/";
+    /// `System`: `role/` ‖ id u32.
+    pub(crate) const ROLE: &[u8] = b"role/";
     /// `System`, this member's own: up to which compact revision the bytes are gone.
     pub(crate) const COMPACTED: &[u8] = b"own/compacted";
     /// `KeyTable`: the whole table.
@@ -96,6 +108,14 @@ pub(crate) mod rows {
 
     pub(crate) fn alarm(kind: u32, member: u64) -> Vec<u8> {
         [ALARM, &kind.to_be_bytes(), &member.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn user(id: u32) -> Vec<u8> {
+        [USER, &id.to_be_bytes()].concat()
+    }
+
+    pub(crate) fn role(id: u32) -> Vec<u8> {
+        [ROLE, &id.to_be_bytes()].concat()
     }
 
     pub(crate) fn plugin(id: u32) -> Vec<u8> {
@@ -237,6 +257,8 @@ pub struct Outcome {
     pub view: Arc<ReadView>,
     /// For this member's lessor.
     pub lease_changes: Vec<LeaseChange>,
+    /// For this member's registry of tokens.
+    pub logins: Vec<Login>,
     /// The compact revision moved: the compactor has work.
     pub compacted: bool,
     /// The key table changed: the keyring has to follow.
@@ -314,6 +336,7 @@ pub struct Machine {
     plugins: Arc<PluginTable>,
     alarms: Arc<Alarms>,
     downgrade: Option<Arc<str>>,
+    auth: Arc<AuthTable>,
     counters: Counters,
     applied: Applied,
     compacting: CompactMark,
@@ -327,6 +350,7 @@ struct Work {
     replies: Vec<(RequestId, Reply)>,
     events: Vec<Arc<RevisionEvents>>,
     lease_changes: Vec<LeaseChange>,
+    logins: Vec<Login>,
     compacted: bool,
     keys_changed: bool,
 }
@@ -334,6 +358,7 @@ struct Work {
 /// What an entry brings beside its body.
 #[derive(Clone, Copy)]
 struct Context {
+    index: u64,
     term: u64,
     /// This member answers a client with it: ranges are run and lists are kept.
     reply_wanted: bool,
@@ -355,6 +380,12 @@ impl<E: Into<Poison>> From<E> for Stop {
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Stop::Refused(refusal)
+    }
+}
+
+impl From<Denied> for Stop {
+    fn from(denied: Denied) -> Self {
+        Stop::Refused(Refusal::Denied(denied))
     }
 }
 
@@ -384,6 +415,7 @@ impl Machine {
             replies: Vec::new(),
             events: Vec::new(),
             lease_changes: Vec::new(),
+            logins: Vec::new(),
             compacted: false,
             keys_changed: false,
         };
@@ -401,6 +433,7 @@ impl Machine {
             events: work.events,
             view,
             lease_changes: work.lease_changes,
+            logins: work.logins,
             compacted: work.compacted,
             keys_changed: work.keys_changed,
         })
@@ -437,9 +470,11 @@ impl Machine {
                 let reply = self.reply_to(
                     work,
                     Context {
+                        index: entry.index,
                         term: entry.term,
                         reply_wanted,
                     },
+                    &command.header,
                     command.body,
                 )?;
                 if reply_wanted {
@@ -451,8 +486,14 @@ impl Machine {
         Ok(())
     }
 
-    fn reply_to(&mut self, work: &mut Work, context: Context, body: Body) -> Result<Reply, Poison> {
-        match self.dispatch(work, context, body) {
+    fn reply_to(
+        &mut self,
+        work: &mut Work,
+        context: Context,
+        header: &Header,
+        body: Body,
+    ) -> Result<Reply, Poison> {
+        match self.dispatch(work, context, header, body) {
             Ok(reply) => Ok(reply),
             Err(Stop::NoEffect(reason)) => Ok(Reply::NoEffect(reason)),
             Err(Stop::Refused(refusal)) => Ok(Reply::Refused(refusal)),
@@ -460,8 +501,15 @@ impl Machine {
         }
     }
 
-    fn dispatch(&mut self, work: &mut Work, context: Context, body: Body) -> Result<Reply, Stop> {
+    fn dispatch(
+        &mut self,
+        work: &mut Work,
+        context: Context,
+        header: &Header,
+        body: Body,
+    ) -> Result<Reply, Stop> {
         self.check_alarms(&body)?;
+        self.check_caller(header, &body)?;
         match body {
             Body::Put(put) => self.put(work, &put).map(Reply::Put),
             Body::DeleteRange(delete) => self
@@ -502,6 +550,10 @@ impl Machine {
             Body::CommitPlugin(commit) => self
                 .commit_plugin(work, context, commit)
                 .map(Reply::CommitPlugin),
+            Body::ChangeAuth(change) => self.change_auth(work, change).map(Reply::ChangeAuth),
+            Body::Authenticate(authenticate) => self
+                .authenticate(work, context, authenticate)
+                .map(Reply::Authenticate),
         }
     }
 
@@ -537,6 +589,7 @@ impl Machine {
             plugins: self.plugins.clone(),
             alarms: self.alarms.clone(),
             downgrade: self.downgrade.clone(),
+            auth: self.auth.clone(),
             stored_bytes: self.counters.stored_bytes,
             compacting: self.compacting.clone(),
         }

@@ -22,6 +22,7 @@ use crate::mvcc::record::{BadRecord, Kind, Record};
 use crate::mvcc::revision::Revision;
 use crate::storage::{Keyspace, Store, View};
 use crate::tables::alarms::Alarms;
+use crate::tables::auth::{AuthTable, Role, User};
 use crate::tables::members::{MemberAttributes, Members};
 use crate::tables::plugins::{Plugin, PluginTable};
 
@@ -63,10 +64,11 @@ impl Machine {
         attach_keys(&index, &mut leases, counters.revision);
         let leases = Arc::new(RwLock::new(leases));
         let key_table = Arc::new(load_key_table(&view)?);
-        let (members, alarms, plugins) = (
+        let (members, alarms, plugins, auth) = (
             Arc::new(load_members(&view)?),
             Arc::new(load_alarms(&view)?),
             Arc::new(load_plugins(&view)?),
+            Arc::new(load_auth(&view)?),
         );
         let downgrade = load_downgrade(&view)?;
         let compacting = CompactMark::new(counters.compact_revision);
@@ -84,6 +86,7 @@ impl Machine {
             plugins: plugins.clone(),
             alarms: alarms.clone(),
             downgrade: downgrade.clone(),
+            auth: auth.clone(),
             stored_bytes: counters.stored_bytes,
             compacting: compacting.clone(),
         };
@@ -97,6 +100,7 @@ impl Machine {
             plugins,
             alarms,
             downgrade,
+            auth,
             counters,
             applied,
             compacting,
@@ -257,6 +261,25 @@ fn load_plugins(view: &View) -> Result<PluginTable, Poison> {
         plugins.insert(Plugin::from_row(row).map_err(|_| bad_row(Keyspace::Plugin, &key))?);
     }
     Ok(plugins)
+}
+
+/// Roles first: what users are granted follows from them.
+fn load_auth(view: &View) -> Result<AuthTable, Poison> {
+    let mut table = match view.get(Keyspace::System, rows::AUTH)? {
+        None => AuthTable::default(),
+        Some(row) => AuthTable::from_row(&decode_row(Keyspace::System, rows::AUTH, row)?),
+    };
+    for row in prefixed(view, Keyspace::System, rows::ROLE) {
+        let (key, row) = row?;
+        let (name, role) = Role::from_row(decode_row(Keyspace::System, &key, row)?);
+        table.put_role(&name, role);
+    }
+    for row in prefixed(view, Keyspace::System, rows::USER) {
+        let (key, row) = row?;
+        let (name, user) = User::from_row(decode_row(Keyspace::System, &key, row)?);
+        table.put_user(&name, user);
+    }
+    Ok(table)
 }
 
 fn prefixed(view: &View, keyspace: Keyspace, prefix: &'static [u8]) -> crate::storage::Scan {

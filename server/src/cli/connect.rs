@@ -87,7 +87,7 @@ fn lines(tried: &[(String, String)]) -> String {
 
 impl Security {
     /// As etcdctl: an endpoint without a scheme speaks TLS if anything was said about it.
-    fn default_scheme(&self) -> &'static str {
+    pub(super) fn default_scheme(&self) -> &'static str {
         let asked = self.cacert.is_some() || self.cert.is_some() || self.insecure_skip_tls_verify;
         if asked || !self.insecure_transport {
             "https"
@@ -129,7 +129,7 @@ impl Global {
 }
 
 /// In the order given.
-fn endpoints(list: &str, default_scheme: &str) -> Result<Vec<MemberUrl>, UrlError> {
+pub(super) fn endpoints(list: &str, default_scheme: &str) -> Result<Vec<MemberUrl>, UrlError> {
     let with_scheme = |one: &str| {
         let one = one.trim();
         MemberUrl::parse(&if one.contains("://") {

@@ -5,8 +5,10 @@
 //! Not known here: the server. These are clients like any other.
 
 mod bench;
+mod completion;
 mod connect;
 mod keys;
+mod migrate;
 mod output;
 mod plugin;
 mod snapshot;
@@ -15,7 +17,7 @@ mod version;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use connect::ConnectError;
 pub use version::version_text;
@@ -74,6 +76,10 @@ enum Command {
     Status,
     /// Load on any endpoint, as etcd's benchmark makes it.
     Bench(bench::Bench),
+    /// Moves a live etcd's keys, leases, users and roles into this cluster, and follows it.
+    Migrate(migrate::Migrate),
+    /// What a shell needs to complete this program's words.
+    Completion { shell: completion::ShellName },
     /// Prints the version.
     Version,
 }
@@ -98,7 +104,15 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
         "Save a backup, look at it, make a data directory out of it.",
     ),
     ("status", "Members, keys, plugins and alarms at a glance."),
+    (
+        "migrate --from ENDPOINTS [--to ENDPOINTS]",
+        "Move a live etcd's keys, leases, users and roles here.",
+    ),
     ("bench put | range KEY", "Measure any etcd endpoint."),
+    (
+        "completion bash | zsh | fish",
+        "Print what a shell needs to complete all this.",
+    ),
     ("version", "Print the version."),
 ];
 
@@ -133,6 +147,8 @@ enum CliError {
     Timeout { seconds: u64 },
     #[error(transparent)]
     Plugin(#[from] plugin::PluginFileError),
+    #[error(transparent)]
+    Migrate(#[from] migrate::MigrateError),
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
     #[error(transparent)]
@@ -194,11 +210,18 @@ impl Client {
                 Command::Snapshot(command) => snapshot::run(command, &self.global).await,
                 Command::Status => status::run(&self.global).await,
                 Command::Bench(command) => self.bench(command).await,
+                Command::Migrate(command) => migrate::run(command, &self.global).await,
+                Command::Completion { shell } => completion::run(*shell, Self::command()),
                 Command::Version => version::run(self.global.write_out),
             }
         };
-        // A benchmark takes as long as it was told to, a backup as long as it is big.
-        if matches!(self.command, Command::Bench(_) | Command::Snapshot(_)) {
+        // These take as long as they must: a benchmark as it was told to, a backup and a migration
+        // as they are large.
+        let endless = matches!(
+            self.command,
+            Command::Bench(_) | Command::Migrate(_) | Command::Snapshot(_)
+        );
+        if endless {
             return work.await;
         }
         let limit = std::time::Duration::from_secs(seconds);
@@ -215,7 +238,6 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     fn parse(arguments: &[&str]) -> Result<Client, clap::Error> {
         Client::try_parse_from([&["sealkv"], arguments].concat())

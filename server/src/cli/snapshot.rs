@@ -8,7 +8,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -118,12 +117,8 @@ async fn save(path: &Path, global: &Global) -> Result<(), CliError> {
     let mut stream = client.snapshot(pb::SnapshotRequest {}).await?.into_inner();
     let mut download = Download::begin(path)?;
     let bar = progress_bar();
-    let silence = Duration::from_secs(global.command_timeout);
-    loop {
-        let message = tokio::time::timeout(silence, stream.message()).await;
-        let seconds = global.command_timeout;
-        let message = message.map_err(|_| CliError::Timeout { seconds })??;
-        let Some(message) = message else { break };
+    // However long: the server reads its whole state once before the first byte.
+    while let Some(message) = stream.message().await? {
         download.take(&message.blob)?;
         bar.set_length(download.bytes + message.remaining_bytes);
         bar.set_position(download.bytes);

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use proto::etcdserverpb::alarm_request::AlarmAction;
 use proto::etcdserverpb::cluster_client::ClusterClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use proto::etcdserverpb::{Member, MemberListRequest, StatusRequest, StatusResponse};
+use proto::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmType, Member, MemberListRequest, StatusRequest, StatusResponse,
+};
 use proto::sealkv::v1::keys_client::KeysClient;
 use proto::sealkv::v1::plugins_client::PluginsClient;
 use proto::sealkv::v1::{KeysListRequest, PluginListRequest, PluginStatus};
@@ -28,6 +31,7 @@ struct Glance {
     /// What the server that was asked does not offer is left out.
     keys: Option<usize>,
     plugins: Option<Vec<PluginStatus>>,
+    alarms: Option<Vec<AlarmMember>>,
 }
 
 pub(super) async fn run(global: &Global) -> Result<(), CliError> {
@@ -51,14 +55,27 @@ pub(super) async fn run(global: &Global) -> Result<(), CliError> {
                 .await,
         )?
         .map(|listed| listed.keys.len()),
-        plugins: offered(PluginsClient::new(channel).list(PluginListRequest {}).await)?
-            .map(|listed| listed.plugins),
+        plugins: offered(
+            PluginsClient::new(channel.clone())
+                .list(PluginListRequest {})
+                .await,
+        )?
+        .map(|listed| listed.plugins),
+        alarms: offered(MaintenanceClient::new(channel).alarm(every_alarm()).await)?
+            .map(|listed| listed.alarms),
     };
     match global.write_out {
         Format::Json => print_json(&glance.json())?,
         Format::Table => print(&glance.text())?,
     }
     Ok(())
+}
+
+fn every_alarm() -> AlarmRequest {
+    AlarmRequest {
+        action: AlarmAction::Get.into(),
+        ..AlarmRequest::default()
+    }
 }
 
 /// At the first of the member's client URLs that answers. A member that is down must not keep
@@ -101,7 +118,21 @@ fn offered<T>(
     }
 }
 
+fn alarm_name(alarm: &AlarmMember) -> &'static str {
+    match alarm.alarm() {
+        AlarmType::None => "NONE",
+        AlarmType::Nospace => "NOSPACE",
+        AlarmType::Corrupt => "CORRUPT",
+    }
+}
+
 impl Glance {
+    /// As the members that answer see it.
+    fn leader(&self) -> Option<u64> {
+        let answers = self.members.iter().flat_map(|seen| &seen.answer);
+        answers.map(|status| status.leader).find(|id| *id != 0)
+    }
+
     fn text(&self) -> String {
         let mut table = Table::new(&[
             "ID",
@@ -157,8 +188,20 @@ impl Glance {
             table.row(who.into_iter().chain(said));
         }
         let mut text = table.text();
+        text.push('\n');
+        text.push_str(match self.leader() {
+            Some(_) => "",
+            None => "no leader is known to the members that answer\n",
+        });
+        for alarm in self.alarms.iter().flatten() {
+            text.push_str(&format!(
+                "ALARM {} at member {:x}\n",
+                alarm_name(alarm),
+                alarm.member_id
+            ));
+        }
         if let Some(keys) = self.keys {
-            text.push_str(&format!("\n{keys} prefix keys\n"));
+            text.push_str(&format!("{keys} prefix keys\n"));
         }
         for plugin in self.plugins.iter().flatten() {
             text.push_str(&format!(
@@ -191,7 +234,19 @@ impl Glance {
             }
             shown
         });
-        let mut glance = json!({ "members": members.collect::<Vec<_>>() });
+        let mut glance = json!({
+            "members": members.collect::<Vec<_>>(),
+            "leader": self.leader().map(|id| format!("{id:x}")),
+        });
+        if let Some(alarms) = &self.alarms {
+            let shown = alarms.iter().map(|alarm| {
+                json!({
+                    "member": format!("{:x}", alarm.member_id),
+                    "alarm": alarm_name(alarm),
+                })
+            });
+            glance["alarms"] = shown.collect();
+        }
         if let Some(keys) = self.keys {
             glance["prefix_keys"] = Value::from(keys);
         }
@@ -208,6 +263,7 @@ fn status_json(id: u64, status: &StatusResponse) -> Value {
         "version": status.version,
         "db_size": status.db_size,
         "db_size_in_use": status.db_size_in_use,
+        "db_size_quota": status.db_size_quota,
         "raft_term": status.raft_term,
         "raft_index": status.raft_index,
         "raft_applied_index": status.raft_applied_index,
@@ -257,7 +313,13 @@ mod tests {
             }],
             keys: Some(2),
             plugins: None,
+            alarms: Some(vec![AlarmMember {
+                member_id: 0xab,
+                alarm: AlarmType::Nospace.into(),
+            }]),
         };
+        assert!(glance.text().contains("ALARM NOSPACE at member ab"));
+        assert!(glance.text().contains("no leader is known"));
         assert!(glance.text().contains("down"), "{}", glance.text());
         assert!(
             glance.text().contains("connection refused"),

@@ -7,10 +7,11 @@
 use bytes::Bytes;
 
 use super::{
-    ChangeAlarm, ChangeDowngrade, ChangeKeys, CommitPlugin, Compact, DeletePlugin, DeleteRange,
-    DeployPlugin, LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseRevoke, PluginChunk,
-    PublishMember, Put, SetPluginState, Txn,
+    AuthRefusal, Authenticate, ChangeAlarm, ChangeAuth, ChangeDowngrade, ChangeKeys, CommitPlugin,
+    Compact, DeletePlugin, DeleteRange, DeployPlugin, LeaseCheckpoint, LeaseExpire, LeaseGrant,
+    LeaseRevoke, PluginChunk, PublishMember, Put, SetPluginState, Txn,
 };
+use crate::access::Denied;
 use crate::command::AlarmKind;
 use crate::mvcc::read::RangeRows;
 use crate::mvcc::revision::Revision;
@@ -44,6 +45,8 @@ pub enum Reply {
     SetPluginState(()),
     DeletePlugin(()),
     CommitPlugin(CommitPluginReply),
+    ChangeAuth(()),
+    Authenticate(AuthenticateReply),
     /// The entry changed nothing and may be proposed anew, under a new request id.
     NoEffect(NoEffect),
     /// The entry changed nothing and will not.
@@ -117,6 +120,12 @@ pub struct CommitPluginReply {
     pub puts_dropped: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthenticateReply {
+    /// Of the entry: every member that has applied it knows the token.
+    pub index: u64,
+}
+
 /// Why an entry was void. None of these is the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoEffect {
@@ -160,6 +169,11 @@ pub enum Refusal {
     AnotherDirectory,
     #[error(transparent)]
     Keys(keys::KeyChangeRefusal),
+    /// Its maker may not, by the rules as they are at this place of the log.
+    #[error(transparent)]
+    Denied(Denied),
+    #[error(transparent)]
+    Auth(AuthRefusal),
     #[error("plugin not found")]
     PluginNotFound,
     #[error("the component lacks chunk {index}")]
@@ -224,4 +238,6 @@ replies! {
     SetPluginState SetPluginState => (),
     DeletePlugin DeletePlugin => (),
     CommitPlugin CommitPlugin => CommitPluginReply,
+    ChangeAuth ChangeAuth => (),
+    Authenticate Authenticate => AuthenticateReply,
 }

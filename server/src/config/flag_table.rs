@@ -547,8 +547,20 @@ pub const FLAGS: &[FlagSpec] = &[
         "Comma-separated list of acceptable hostnames from HTTP client requests, if the server is \
          not secure (empty or * means allow all).",
     ),
-    absent(Auth, Text, "auth-token", "simple"),
-    absent(Auth, Unsigned, "auth-token-ttl", "300"),
+    works(
+        Auth,
+        Text,
+        "auth-token",
+        "simple",
+        "Tokens: simple, or jwt,sign-method=METHOD,priv-key=FILE,pub-key=FILE,ttl=DURATION.",
+    ),
+    works(
+        Auth,
+        Unsigned,
+        "auth-token-ttl",
+        "300",
+        "Seconds that an unused simple token lives.",
+    ),
     meaningless(Auth, Unsigned, "bcrypt-cost"),
     absent(Monitoring, Bool, "enable-pprof", "false"),
     works(

@@ -57,27 +57,28 @@ pub fn flags_markdown() -> String {
     let meaningless = |flag: &FlagSpec| flag.standing == Standing::Meaningless;
     list(
         &mut text,
-        "Refused by name, unless the value is the one that holds anyway: ",
+        "Refused by name, unless the value is the one that holds anyway:",
         absent,
     );
     list(
         &mut text,
-        "Without a meaning here, and taken with a warning: ",
+        "Without a meaning here, and taken with a warning:",
         meaningless,
     );
     text
 }
 
+/// A line for each, so that two changes of the table seldom meet in one line.
 fn list(text: &mut String, head: &str, wanted: impl Fn(&FlagSpec) -> bool) {
-    let names = FLAGS.iter().filter(|flag| wanted(flag));
-    let names: Vec<_> = names.map(|flag| format!("`--{}`", flag.name)).collect();
-    if names.is_empty() {
+    let names: Vec<_> = FLAGS.iter().filter(|flag| wanted(flag)).collect();
+    let Some((last, others)) = names.split_last() else {
         return;
+    };
+    let _ = writeln!(text, "\n{head}");
+    for flag in others {
+        let _ = writeln!(text, "`--{}`,", flag.name);
     }
-    text.push('\n');
-    for line in lines(&format!("{head}{}.", names.join(", ")), 118) {
-        let _ = writeln!(text, "{line}");
-    }
+    let _ = writeln!(text, "`--{}`.", last.name);
 }
 
 /// Broken between words.

@@ -56,6 +56,15 @@ pub enum Problem {
     Absent,
     #[error("not implemented by this release; only {unless} is accepted")]
     AbsentUnless { unless: &'static str },
+    #[error("must be simple, or jwt,sign-method=METHOD with pub-key=, priv-key= and ttl=")]
+    TokenKind,
+    #[error(
+        "sign-method must be one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, \
+         EdDSA, HS256, HS384 and HS512"
+    )]
+    TokenMethod,
+    #[error("has an option that is unknown or given twice")]
+    TokenOption,
     #[error("must not be empty")]
     Empty,
     #[error("must be {allowed}")]

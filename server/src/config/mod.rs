@@ -5,6 +5,7 @@
 //! Not known here: the data directory, sockets, how to open a key.
 
 mod allow_list;
+mod auth_token;
 mod cluster;
 mod config_file;
 mod duration;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use allow_list::AllowList;
+pub use auth_token::AuthToken;
 pub use cluster::{ClusterError, InitialCluster};
 pub use duration::{parse_duration, show_duration};
 pub use flag_syntax::Given;
@@ -88,6 +90,7 @@ pub struct Config {
     pub watch_progress_interval: Duration,
     pub warning_apply_duration: Duration,
     pub warning_unary_request_duration: Duration,
+    pub auth_token: AuthToken,
     pub key_source: KeySource,
     pub log_level: LogLevel,
     pub log_format: LogFormat,

@@ -107,6 +107,7 @@ impl Settling<'_> {
             },
             &mut self.mistakes,
         );
+        let auth_token = self.auth_token();
         let log_level = self.log_level();
         let log_format = self.log_format();
         let log_outputs = self.log_outputs();
@@ -144,7 +145,6 @@ impl Settling<'_> {
             json_gateway: self.given.bool("enable-grpc-gateway").unwrap_or(true),
             cors: self.cors(),
             host_whitelist: AllowList::parse(self.given.text("host-whitelist").unwrap_or("*")),
-            extensive_metrics: self.extensive_metrics(),
             advertise_client_urls: advertise_client_urls?,
             listen_peer_urls: listen_peer_urls?,
             advertise_peer_urls: advertise_peer_urls?,
@@ -152,11 +152,13 @@ impl Settling<'_> {
             initial_cluster_state,
             heartbeat_interval,
             election_timeout,
+            auth_token,
             key_source: key_source?,
             log_level,
             log_format,
             log_outputs,
             log_rotation,
+            extensive_metrics: self.extensive_metrics(),
             meaningless_flags,
             unknown_variables: Vec::new(),
             file: None,

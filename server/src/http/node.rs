@@ -53,12 +53,18 @@ pub struct Condition {
     pub revision: i64,
     /// -1 before the first compaction.
     pub compact_revision: i64,
+    pub auth_revision: u64,
     pub keys: u64,
     pub disk_bytes: u64,
     pub logical_bytes: u64,
     /// `None`: no quota.
     pub quota_bytes: Option<u64>,
     pub alarms: Vec<MemberAlarm>,
+    /// Ids of all members, this one among them.
+    pub members: Vec<u64>,
+    pub prefix_keys: u64,
+    /// Of all prefix keys.
+    pub key_versions: u64,
     /// As `/version` names it.
     pub cluster_version: String,
 }
@@ -101,6 +107,9 @@ impl Condition {
             (&metrics.proposals_committed, self.committed_index),
             (&metrics.proposals_applied, self.applied_index),
             (&metrics.keys, self.keys),
+            (&metrics.auth_revision, self.auth_revision),
+            (&metrics.prefix_keys, self.prefix_keys),
+            (&metrics.key_versions, self.key_versions),
             (&metrics.db_total_bytes, self.disk_bytes),
             (&metrics.db_in_use_bytes, self.logical_bytes),
             (&metrics.quota_bytes, self.quota_bytes.unwrap_or(0)),
@@ -109,6 +118,7 @@ impl Condition {
         }
         metrics.current_revision.set(self.revision);
         metrics.compact_revision.set(self.compact_revision);
+        metrics.peers.set_known(self.member_id, &self.members);
         metrics.alarms.reset();
         for alarm in &self.alarms {
             let member = format!("{:x}", alarm.member_id);

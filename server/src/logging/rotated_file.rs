@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use chrono::{DateTime, Local, NaiveDateTime, Utc};
+use chrono::{DateTime, Local, NaiveDateTime, TimeDelta, Utc};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -69,8 +69,10 @@ impl RotatedFile {
 
     /// Without a new file the old one goes on.
     fn set_aside(&mut self) {
-        let away = aside(&self.path, &stamp(self.rotation.local_time));
-        if away.exists() || std::fs::rename(&self.path, &away).is_err() {
+        let Some(away) = free_name(&self.path, self.rotation.local_time) else {
+            return;
+        };
+        if std::fs::rename(&self.path, &away).is_err() {
             return;
         }
         if let Ok(file) = open(&self.path) {
@@ -87,12 +89,21 @@ fn open(path: &Path) -> io::Result<File> {
     options.create(true).append(true).mode(0o600).open(path)
 }
 
-fn stamp(local: bool) -> String {
+/// By the time, or by the next millisecond that no file has yet.
+fn free_name(path: &Path, local: bool) -> Option<PathBuf> {
     let now = now();
+    let mut names = (0..1_000).map(|ms| {
+        let at = now + TimeDelta::milliseconds(ms);
+        aside(path, &stamp(at, local))
+    });
+    names.find(|name| !name.exists())
+}
+
+fn stamp(at: DateTime<Utc>, local: bool) -> String {
     if local {
-        now.with_timezone(&Local).format(STAMP).to_string()
+        at.with_timezone(&Local).format(STAMP).to_string()
     } else {
-        now.format(STAMP).to_string()
+        at.format(STAMP).to_string()
     }
 }
 
@@ -245,7 +256,7 @@ mod tests {
         let made = aside(Path::new("/var/log/etcd.log"), "2016-11-04T18-30-00.000");
         let wanted = Path::new("/var/log/etcd-2016-11-04T18-30-00.000.log");
         assert_eq!(made, wanted);
-        assert_eq!(stamp(false).len(), "2016-11-04T18-30-00.000".len());
+        assert_eq!(stamp(now(), false).len(), "2016-11-04T18-30-00.000".len());
         assert_eq!(aside(Path::new("log"), "x"), Path::new("log-x"));
     }
 

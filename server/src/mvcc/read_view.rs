@@ -13,6 +13,7 @@ use super::index::Index;
 use crate::lease::table::LeaseTable;
 use crate::storage::View;
 use crate::tables::alarms::Alarms;
+use crate::tables::auth::AuthTable;
 use crate::tables::members::Members;
 use crate::tables::plugins::PluginTable;
 
@@ -38,6 +39,7 @@ pub struct ReadView {
     pub alarms: Arc<Alarms>,
     /// The release of etcd that the cluster is to go back to, while a downgrade is under way.
     pub downgrade: Option<Arc<str>>,
+    pub auth: Arc<AuthTable>,
     /// What counts towards the space quota, the same on every member.
     pub stored_bytes: u64,
     pub(crate) compacting: CompactMark,

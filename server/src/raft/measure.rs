@@ -29,11 +29,18 @@ pub(super) fn applied(outcome: &Outcome, entries: usize, took: Duration, slow: D
     }
     for change in &outcome.lease_changes {
         match change {
-            LeaseChange::Granted { .. } => metrics.leases_granted.inc(),
+            LeaseChange::Granted { ttl_seconds, .. } => {
+                metrics.leases_granted.inc();
+                metrics.lease_ttl_seconds.observe(*ttl_seconds as f64);
+            }
             LeaseChange::Ended { .. } => metrics.leases_revoked.inc(),
             LeaseChange::Checkpointed { .. } => {}
         }
     }
+    metrics
+        .apply_seconds
+        .with_label_values(&["v3", "Batch", "true"])
+        .observe(took.as_secs_f64());
     if took > slow {
         metrics.slow_applies.inc();
         tracing::warn!(

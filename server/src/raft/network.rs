@@ -3,7 +3,10 @@
 //! Log entries and snapshots go over a lane of their own: a heartbeat or a vote never waits
 //! behind them.
 
+use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};
@@ -15,13 +18,17 @@ use openraft::raft::{
     SnapshotResponse, StreamAppendResult, TransferLeaderError, TransferLeaderRequest,
     TransferLeaderResponse,
 };
+use parking_lot::Mutex;
+use prost::Message as _;
 use proto::sealkv::peer as pb;
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::peers::{Client, Lane, Peers};
 use super::snapshot::{self, SnapshotContent};
 use super::types::{MemberNode, TypeConfig, Vote};
 use super::wire::{self, AppendEntries, VoteRequest, VoteResponse};
+use crate::metrics::metrics;
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotContent>;
 
@@ -57,6 +64,20 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     }
 }
 
+/// When each message of a stream was sent, until its answer comes.
+#[derive(Default)]
+struct Asked(Mutex<VecDeque<Instant>>);
+
+impl Asked {
+    fn now(&self) {
+        self.0.lock().push_back(Instant::now());
+    }
+
+    fn took(&self) -> Option<Duration> {
+        self.0.lock().pop_front().map(|at| at.elapsed())
+    }
+}
+
 /// Calls to one member.
 pub(super) struct Connection {
     peers: Peers,
@@ -81,12 +102,23 @@ impl Connection {
 
     fn failed(&self, status: &Status) -> RPCError<TypeConfig> {
         self.peers.note(status);
+        self.lost();
         match status.code() {
             // Nobody there: openraft backs off before it asks again.
             tonic::Code::Unavailable | tonic::Code::FailedPrecondition => {
                 RPCError::Unreachable(Unreachable::new(status))
             }
             _ => RPCError::Network(NetworkError::new(status)),
+        }
+    }
+
+    /// A heartbeat's way there and back is the network's; entries are also written on the way.
+    fn answered(&self, asked: &Asked, bytes: usize) {
+        let peers = &metrics().peers;
+        peers.received(self.target, bytes);
+        peers.reached(self.peers.identity().member_id, self.target);
+        if let (Some(took), Lane::Control) = (asked.took(), self.lane) {
+            peers.round_trip(self.target, took);
         }
     }
 
@@ -98,13 +130,24 @@ impl Connection {
     ) -> Rpc<T> {
         match tokio::time::timeout(option.hard_ttl(), call).await {
             Ok(answer) => answer.map_err(|status| self.failed(&status)),
-            Err(_) => Err(RPCError::Timeout(Timeout {
-                action,
-                id: self.peers.identity().member_id,
-                target: self.target,
-                timeout: option.hard_ttl(),
-            })),
+            Err(_) => Err(self.timed_out(action, option)),
         }
+    }
+
+    fn timed_out(&self, action: RPCTypes, option: &RPCOption) -> RPCError<TypeConfig> {
+        self.lost();
+        RPCError::Timeout(Timeout {
+            action,
+            id: self.peers.identity().member_id,
+            target: self.target,
+            timeout: option.hard_ttl(),
+        })
+    }
+
+    /// The peer has not answered.
+    fn lost(&self) {
+        let local = self.peers.identity().member_id;
+        metrics().peers.lost(local, self.target);
     }
 
     async fn ask_for_vote(
@@ -154,9 +197,12 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             target,
             timeout: ttl,
         };
-        let result = tokio::time::timeout(ttl, one)
-            .await
-            .map_err(|_| RPCError::Timeout(timed_out()))??;
+        let result = tokio::time::timeout(ttl, one).await.map_err(|_| {
+            // What is sent one by one are heartbeats.
+            metrics().heartbeat_send_failures.inc();
+            metrics().peers.lost(id, target);
+            RPCError::Timeout(timed_out())
+        })??;
         Ok(match result {
             Ok(matched) => Response::PartialSuccess(matched),
             Err(StreamAppendError::Conflict(_)) => Response::Conflict,
@@ -174,13 +220,23 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     {
         Box::pin(async move {
             let mut client = self.client(self.lane)?;
-            let outbound = input.map(|request| wire::append(&request));
+            let asked = Arc::new(Asked::default());
+            let (target, sending) = (self.target, asked.clone());
+            let outbound = input.map(move |request| {
+                let message = wire::append(&request);
+                metrics().peers.sent(target, message.encoded_len());
+                sending.now();
+                message
+            });
             let request = self.peers.request(self.target, outbound);
             let answer = client.append(request).await.map_err(|s| self.failed(&s))?;
             let this = &*self;
             let inbound = answer.into_inner().map(move |item| match item {
-                Ok(response) => wire::parse_append_result(response)
-                    .map_err(|e| RPCError::Network(NetworkError::new(&e))),
+                Ok(response) => {
+                    this.answered(&asked, response.encoded_len());
+                    wire::parse_append_result(response)
+                        .map_err(|e| RPCError::Network(NetworkError::new(&e)))
+                }
                 Err(status) => Err(this.failed(&status)),
             });
             Ok(Box::pin(inbound) as BoxStream<'s, _>)
@@ -214,11 +270,15 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         );
         let parts = snapshot::parts(head, snapshot.snapshot);
         let request = self.peers.request(self.target, parts);
+        let begun = Instant::now();
         let sent = tokio::select! {
             biased;
             closed = cancel => return Err(StreamingError::Closed(closed)),
             sent = client.install_snapshot(request) => sent,
         };
+        metrics()
+            .peers
+            .snapshot_sent(self.target, begun.elapsed(), sent.is_ok());
         let installed = sent.map_err(|status| {
             self.peers.note(&status);
             unreachable(&status)

@@ -20,6 +20,7 @@ use super::peers::Peers;
 use super::state_machine::{Audience, CompactionPace, StateMachine};
 use super::types::{MemberNode, Watch};
 use super::waiters::Waiters;
+use crate::access::Sessions;
 use crate::apply::Machine;
 use crate::key_service::KeyringFollower;
 use crate::lease::lessor::Lessor;
@@ -68,6 +69,7 @@ pub struct Node {
     pub sealer: Sealer,
     pub keyring: KeyringFollower,
     pub hub: Hub,
+    pub sessions: Sessions,
     /// Shared with whoever needs a view before raft runs.
     pub peers: Peers,
     pub view: Arc<ArcSwap<crate::mvcc::read_view::ReadView>>,
@@ -95,12 +97,14 @@ impl Node {
         let lessor = Arc::new(Mutex::new(Lessor::new()));
         let view = self.view;
         self.keyring.follow(&view.load().key_table);
+        self.sessions.applied(&[], &view.load().auth);
         let (applied_sender, applied) = Watch::channel(view.load().applied_index);
         let audience = Audience {
             member_id,
             view: view.clone(),
             keyring: self.keyring,
             hub: self.hub,
+            sessions: self.sessions,
             waiters: waiters.clone(),
             lessor: lessor.clone(),
             applied: applied_sender,

@@ -7,8 +7,10 @@ use futures::{Stream, StreamExt};
 use keys::StorageKeys;
 use openraft::raft::TransferLeaderError;
 use parking_lot::Mutex;
+use prost::Message as _;
 use proto::sealkv::peer as pb;
 use proto::sealkv::peer::peer_server::{Peer, PeerServer};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::consensus::Consensus;
@@ -24,6 +26,7 @@ use super::wire;
 use crate::apply::snapshot::SnapshotLoader;
 use crate::command::Envelope;
 use crate::key_service::{KeyService, MintError};
+use crate::metrics::{Held, metrics};
 use crate::mvcc::hash::hash_kv;
 use crate::replica::{ClusterError, Member, ProposeError, Replica as _};
 use crate::storage::{StagedState, StateDirectory};
@@ -132,7 +135,19 @@ impl Peer for PeerService {
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Answer<Self::AppendStream> {
         self.may_vote()?;
-        let inbound = self.welcome_raft(request)?;
+        let (greeting, inbound) = self.welcome(request)?;
+        let from = greeting.member_id;
+        let local = self.consensus.member_id();
+        let inbound = inbound.inspect(move |item| {
+            let peers = &metrics().peers;
+            match item {
+                Ok(message) => {
+                    peers.received(from, message.encoded_len());
+                    peers.reached(local, from);
+                }
+                Err(_) => peers.refused(from),
+            }
+        });
         // A message that cannot be read ends the stream; raft starts a new one.
         let requests = inbound
             .map(|item| item.and_then(|message| wire::parse_append(message).map_err(invalid)))
@@ -141,6 +156,11 @@ impl Peer for PeerService {
         let results = self.consensus.raft().stream_append(requests);
         let outbound =
             results.map(|result| result.map(wire::append_result).map_err(|e| stopped(&e)));
+        let outbound = outbound.inspect(move |item| {
+            if let Ok(message) = item {
+                metrics().peers.sent(from, message.encoded_len());
+            }
+        });
         Ok(Response::new(Box::pin(outbound)))
     }
 
@@ -201,13 +221,21 @@ impl Peer for PeerService {
     ) -> Answer<pb::SnapshotInstalled> {
         use pb::snapshot_part::Part;
         self.may_vote()?;
-        let mut inbound = self.welcome_raft(request)?;
+        let (greeting, mut inbound) = self.welcome(request)?;
+        let from = greeting.member_id;
+        let _receiving = Held::new(&metrics().snapshots_being_applied);
+        let begun = Instant::now();
         let first = inbound.message().await?.and_then(|message| message.part);
         let Some(Part::Head(head)) = first else {
             return Err(Status::invalid_argument("a snapshot starts with its head"));
         };
         let (vote, meta) = wire::parse_snapshot_head(head).map_err(invalid)?;
-        let staged = self.receive(&mut inbound, &meta).await?;
+        let received = self.receive(&mut inbound, &meta).await;
+        let took = begun.elapsed();
+        metrics()
+            .peers
+            .snapshot_received(from, took, received.is_ok());
+        let staged = received?;
         let snapshot = openraft::type_config::alias::SnapshotOf::<TypeConfig, SnapshotContent> {
             meta,
             snapshot: SnapshotContent::Staged(Box::new(staged)),

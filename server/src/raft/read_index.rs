@@ -84,6 +84,7 @@ impl Consensus {
             if let Ok(Some(index)) = tokio::time::timeout(ATTEMPT, attempt).await {
                 return Some(index);
             }
+            metrics().slow_read_indexes.inc();
             if batch.iter().all(oneshot::Sender::is_closed) {
                 return Some(0);
             }

@@ -26,10 +26,12 @@ use super::types::{
     self, Entry, EntryPayload, LogId, SnapshotMeta, StoredMembership, TypeConfig, WatchSender,
 };
 use super::waiters::Waiters;
+use crate::access::Sessions;
 use crate::apply::{EntryBody, EntryRef, LogPosition, Machine};
 use crate::clock;
 use crate::key_service::KeyringFollower;
 use crate::lease::lessor::Lessor;
+use crate::metrics::metrics;
 use crate::mvcc::compact::{Compactor, Progress};
 use crate::mvcc::read_view::ReadView;
 use crate::replica::Applied;
@@ -47,6 +49,7 @@ pub(super) struct Audience {
     pub view: Arc<ArcSwap<ReadView>>,
     pub keyring: KeyringFollower,
     pub hub: Hub,
+    pub sessions: Sessions,
     pub waiters: Arc<Waiters>,
     pub lessor: Arc<Mutex<Lessor>>,
     /// The applied index, for those who wait for one.
@@ -272,6 +275,9 @@ impl Worker {
             audience.keyring.follow(&outcome.view.key_table);
         }
         audience.view.store(outcome.view.clone());
+        audience
+            .sessions
+            .applied(&outcome.logins, &outcome.view.auth);
         if !outcome.lease_changes.is_empty() {
             audience
                 .lessor
@@ -326,6 +332,7 @@ impl Worker {
         let view = self.machine.view();
         audience.keyring.follow(&view.key_table);
         audience.view.store(view.clone());
+        audience.sessions.applied(&[], &view.auth);
         // A member that installs a snapshot follows a leader: its own clocks stand still.
         audience.lessor.lock().demote();
         audience.hub.reset(view.clone());
@@ -520,11 +527,16 @@ async fn simulate_compaction(
 
 fn slice(compactor: &mut Compactor, keys_max: usize, shown: &Shown) -> AfterSlice {
     match compactor.slice(keys_max) {
-        Ok(Progress::Working { .. }) => AfterSlice::Pause,
+        Ok(Progress::Working { rows_removed }) => {
+            metrics().compaction_keys.inc_by(rows_removed as u64);
+            AfterSlice::Pause
+        }
         Ok(Progress::Finished { compact_revision }) => {
-            shown
-                .freed_through
-                .store(compact_revision, Ordering::Release);
+            let before = shown.freed_through.swap(compact_revision, Ordering::AcqRel);
+            if before < compact_revision {
+                let now = clock::wall_ms() / 1000;
+                metrics().compaction_last_seconds.set(now);
+            }
             AfterSlice::Wait
         }
         Err(error) => {

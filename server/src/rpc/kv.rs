@@ -36,8 +36,8 @@ impl Kv for Edge {
         };
         let who = self.admit(&request, at_learner)?;
         let plain = parse::range(request.into_inner())?;
-        let query = self.permit(&who, plain.query)?;
         self.read_point(plain.serializable).await?;
+        let query = self.permit(&who, plain.query)?;
         Ok(Response::new(Edge::range(self, query).await?))
     }
 
@@ -49,8 +49,8 @@ impl Kv for Edge {
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
         let plain = parse::range_stream(request.into_inner())?;
-        let query = self.permit(&who, plain.query)?;
         self.read_point(plain.serializable).await?;
+        let query = self.permit(&who, plain.query)?;
         Ok(Response::new(range_stream::pieces(self.clone(), query)))
     }
 
@@ -61,7 +61,7 @@ impl Kv for Edge {
         let who = self.admit(&request, AtLearner::Refused)?;
         let request = request.into_inner();
         parse::size(&request, self.limits.request_bytes_max)?;
-        let plain = self.permit(&who, parse::put(request)?)?;
+        let plain = self.permit_write(&who, parse::put(request)?).await?;
         let prev_kv = plain.request().prev_kv;
         let seal = |view: &ReadView, plain: &PlainPut| sealing::put(&self.sealer, view, plain);
         let (reply, view) = self.write::<_, Put>(&plain, seal).await?;
@@ -78,7 +78,9 @@ impl Kv for Edge {
         let who = self.admit(&request, AtLearner::Refused)?;
         let request = request.into_inner();
         parse::size(&request, self.limits.request_bytes_max)?;
-        let plain = self.permit(&who, parse::delete_range(request)?)?;
+        let plain = self
+            .permit_write(&who, parse::delete_range(request)?)
+            .await?;
         let same = |_: &ReadView, delete: &DeleteRange| Ok(delete.clone());
         let (reply, view) = self.write::<_, DeleteRange>(&plain, same).await?;
         let revision = reply.revision;
@@ -97,12 +99,13 @@ impl Kv for Edge {
         let request = request.into_inner();
         let fits = parse::size(&request, self.limits.request_bytes_max);
         let plain = parse::txn(request, self.limits.txn_ops_max)?;
-        let plain = self.permit(&who, plain)?;
-        let (mut response, revision) = if plain.request().is_read_only() {
-            self.read_only_txn(plain).await?
+        let (mut response, revision) = if plain.is_read_only() {
+            self.read_point(plain.is_serializable()).await?;
+            self.read_only_txn(self.permit(&who, plain)?).await?
         } else {
             fits?;
-            self.write_txn(plain).await?
+            self.write_txn(self.permit_write(&who, plain).await?)
+                .await?
         };
         response.header = header::full(&*self.replica, revision);
         Ok(Response::new(response))
@@ -114,7 +117,7 @@ impl Kv for Edge {
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
         let pb::CompactionRequest { revision, physical } = request.into_inner();
-        let compact = self.permit(&who, Compact { revision })?;
+        let compact = self.permit_write(&who, Compact { revision }).await?;
         let same = |_: &ReadView, compact: &Compact| Ok(compact.clone());
         let (reply, _) = self.write::<_, Compact>(&compact, same).await?;
         if physical {
@@ -130,12 +133,15 @@ impl Edge {
         &self,
         plain: Permitted<PlainTxn>,
     ) -> Result<(pb::TxnResponse, i64), Status> {
+        let caller = plain.caller().cloned();
         let plain = plain.into_request();
-        self.read_point(plain.is_serializable()).await?;
-        self.read(txn::is_small(&plain), move |values| {
-            txn::read_only(values, &plain)
-        })
-        .await
+        let answer = self
+            .read(txn::is_small(&plain), move |values| {
+                txn::read_only(values, &plain)
+            })
+            .await?;
+        self.still_permitted(caller.as_ref())?;
+        Ok(answer)
     }
 
     async fn write_txn(

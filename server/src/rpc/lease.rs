@@ -86,7 +86,9 @@ impl Lease for Edge {
         let pb::LeaseGrantRequest { ttl, id } = request.into_inner();
         let ttl_seconds = parse::lease_ttl(ttl, self.limits.lease_ttl_seconds_min)?;
         let id = if id == 0 { random_id()? } else { id };
-        let grant = self.permit(&who, LeaseGrant { id, ttl_seconds })?;
+        let grant = self
+            .permit_write(&who, LeaseGrant { id, ttl_seconds })
+            .await?;
         let (reply, view) = self.write::<_, LeaseGrant>(&grant, same).await?;
         Ok(Response::new(pb::LeaseGrantResponse {
             header: header::full(&*self.replica, view.revision),
@@ -102,7 +104,7 @@ impl Lease for Edge {
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
         let id = request.into_inner().id;
-        let revoke = self.permit(&who, LeaseRevoke { id })?;
+        let revoke = self.permit_write(&who, LeaseRevoke { id }).await?;
         let ((), view) = self.write::<_, LeaseRevoke>(&revoke, same).await?;
         let header = header::full(&*self.replica, view.revision);
         Ok(Response::new(pb::LeaseRevokeResponse { header }))
@@ -139,7 +141,7 @@ impl Lease for Edge {
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
-        self.permit(&who, TimeToLive { id, keys })?;
+        let asked = self.permit_write(&who, TimeToLive { id, keys }).await?;
         let left = self.replica.lease_remaining(id).await;
         let view = self.replica.view();
         let header = header::full(&*self.replica, view.revision);
@@ -154,6 +156,9 @@ impl Lease for Edge {
             Err(LeaseError::NotFound) => return Ok(Response::new(gone)),
             Err(error) => return Err(error.into()),
         };
+        if keys {
+            self.still_permitted(asked.caller())?;
+        }
         let leases = view.leases.read();
         let Some(lease) = leases.get(id) else {
             return Ok(Response::new(gone));
@@ -177,8 +182,9 @@ impl Lease for Edge {
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
-        self.permit(&who, request.into_inner())?;
+        let asked = self.permit_write(&who, request.into_inner()).await?;
         let leases = self.replica.leases().into_iter();
+        self.still_permitted(asked.caller())?;
         let header = header::full(&*self.replica, self.replica.view().revision);
         let leases = leases.map(|id| pb::LeaseStatus { id }).collect();
         Ok(Response::new(pb::LeaseLeasesResponse { header, leases }))
@@ -188,7 +194,7 @@ impl Lease for Edge {
 impl Edge {
     /// The header is taken before the renewal: what it says was so when the lease still lived.
     async fn renew(&self, who: &Identity, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
-        self.permit(who, KeepAlive { id })?;
+        self.permit_write(who, KeepAlive { id }).await?;
         let header = header::full(&*self.replica, self.replica.view().revision);
         let ttl = match self.replica.keep_alive(id).await {
             Ok(ttl) => ttl,

@@ -222,5 +222,8 @@ fn alarm_text((kind, member): AlarmPair) -> String {
         AlarmKind::NoSpace => "NOSPACE",
         AlarmKind::Corrupt => "CORRUPT",
     };
-    format!("memberID:{member} alarm:{name} ")
+    match member {
+        0 => format!("alarm:{name}"),
+        _ => format!("memberID:{member} alarm:{name}"),
+    }
 }

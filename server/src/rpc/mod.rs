@@ -6,6 +6,7 @@
 //! Not known here: openraft, storage engines, sockets.
 
 mod agent;
+mod auth;
 mod cluster;
 mod election;
 mod gate;
@@ -35,6 +36,7 @@ pub(crate) mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::etcdserverpb::auth_server::AuthServer;
 use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::kv_server::KvServer;
 use proto::etcdserverpb::lease_server::LeaseServer;
@@ -120,6 +122,7 @@ impl Edge {
             .add_service(bounded!(KvServer))
             .add_service(bounded!(WatchServer))
             .add_service(bounded!(LeaseServer))
+            .add_service(bounded!(AuthServer))
             .add_service(bounded!(ClusterServer))
             .add_service(bounded!(MaintenanceServer))
             .add_service(bounded!(LockServer))
@@ -131,6 +134,8 @@ impl Edge {
             routes.add_service(plugins);
         }
         let reword = axum::middleware::map_response(oversized::reword);
-        routes.routes().into_axum_router().layer(reword).into()
+        let await_token = axum::middleware::from_fn_with_state(self.clone(), gate::await_token);
+        let router = routes.routes().into_axum_router();
+        router.layer(await_token).layer(reword).into()
     }
 }

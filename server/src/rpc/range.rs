@@ -1,6 +1,7 @@
 //! Answers to ranges, outside and inside transactions.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use proto::etcdserverpb::RangeResponse;
@@ -89,6 +90,18 @@ impl Edge {
         request: Permitted<RangeQuery>,
     ) -> Result<RangeResponse, Status> {
         metrics().ranges.inc();
+        let begun = Instant::now();
+        let answer = self.range_now(request).await;
+        let success = if answer.is_ok() { "true" } else { "false" };
+        metrics()
+            .range_seconds
+            .with_label_values(&[success])
+            .observe(begun.elapsed().as_secs_f64());
+        answer
+    }
+
+    async fn range_now(&self, request: Permitted<RangeQuery>) -> Result<RangeResponse, Status> {
+        let caller = request.caller().cloned();
         let query = request.into_request();
         let small = is_small(&query);
         let (mut response, revision) = self
@@ -98,6 +111,7 @@ impl Edge {
                 Ok((respond(values, &query, rows)?, revision))
             })
             .await?;
+        self.still_permitted(caller.as_ref())?;
         response.header = header::full(&*self.replica, revision);
         Ok(response)
     }

@@ -1,7 +1,8 @@
 //! A range in pieces, all of one revision.
 //!
 //! Promise: pieces are disjoint and in key order; the last one alone says how many there were and
-//! at which revision. A compaction that overtakes the stream ends it with an error.
+//! at which revision. A compaction that overtakes the stream ends it with an error, and so does a
+//! change of the rules of access.
 //!
 //! Source: etcd 3.7.1, `rangeStream` in `server/etcdserver/v3_server.go`.
 
@@ -18,7 +19,7 @@ use tonic::Status;
 use super::range::off_thread;
 use super::values::{ValueError, Values};
 use super::{Edge, header, range};
-use crate::access::Permitted;
+use crate::access::{Caller, Permitted};
 use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::read::{self, RangeQuery, ReadError};
 use crate::mvcc::read_view::ReadView;
@@ -32,6 +33,7 @@ const FIRST_KEYS: i64 = 10;
 struct Pinned {
     edge: Edge,
     view: Arc<ReadView>,
+    caller: Option<Caller>,
     query: RangeQuery,
     /// What is left of the client's own limit; none if it gave none.
     left: Option<i64>,
@@ -41,12 +43,14 @@ struct Pinned {
 }
 
 pub(super) fn pieces(edge: Edge, query: Permitted<RangeQuery>) -> Pieces {
+    let caller = query.caller().cloned();
     let query = query.into_request();
     let left = (query.limit > 0).then_some(query.limit);
     let view = edge.replica.view();
     let pinned = Pinned {
         edge,
         view,
+        caller,
         query,
         left,
         piece_keys: FIRST_KEYS,
@@ -74,6 +78,7 @@ impl Pinned {
             ..self.query.clone()
         };
         let mut response = self.read(query).await?;
+        self.edge.still_permitted(self.caller.as_ref())?;
         self.adapt(response.encoded_len());
         let keys = i64::try_from(response.kvs.len()).unwrap_or(i64::MAX);
         self.delivered += keys;

@@ -8,8 +8,8 @@ use tonic::{Code, Status};
 
 use super::parse::BadRequest;
 use super::values::ValueError;
-use crate::access::Denied;
-use crate::command::{NoEffect, NotApplied, Refusal};
+use crate::access::{Denied, PasswordError, VerifyOnly};
+use crate::command::{AuthRefusal, NoEffect, NotApplied, Refusal};
 use crate::mvcc::read::ReadError;
 use crate::replica::{ClusterError, KeyAdminError, LeaseError, ProposeError, ReadIndexError};
 use crate::seal::SealerError;
@@ -23,6 +23,8 @@ const LEADER_CHANGED: &str = "etcdserver: leader changed";
 const TIMED_OUT: &str = "etcdserver: request timed out";
 const STOPPED: &str = "etcdserver: server stopped";
 const CORRUPT: &str = "etcdserver: corrupt cluster";
+const USER_EMPTY: &str = "etcdserver: user name is empty";
+const USER_NOT_FOUND: &str = "etcdserver: user name not found";
 const LEASE_NOT_FOUND: &str = "etcdserver: requested lease not found";
 
 /// etcd's answer to a method that it does not know.
@@ -41,6 +43,11 @@ pub(super) fn stopped() -> Status {
 
 pub(super) fn no_space() -> Status {
     refused(&Refusal::NoSpace)
+}
+
+/// etcd gives this one its own name for it, and no code.
+pub(super) fn no_password_user() -> Status {
+    Status::unknown("auth: authentication failed, password was given for no password user")
 }
 
 pub(super) fn not_supported_for_learner() -> Status {
@@ -105,6 +112,55 @@ impl From<Denied> for Status {
     fn from(error: Denied) -> Self {
         match error {
             Denied::PermissionDenied => Status::permission_denied("etcdserver: permission denied"),
+            Denied::UserEmpty => Status::invalid_argument(USER_EMPTY),
+            Denied::UserNotFound => Status::failed_precondition(USER_NOT_FOUND),
+            Denied::AuthOldRevision => {
+                Status::invalid_argument("etcdserver: revision of auth store is old")
+            }
+            Denied::InvalidAuthToken => Status::unauthenticated("etcdserver: invalid auth token"),
+        }
+    }
+}
+
+impl From<AuthRefusal> for Status {
+    fn from(error: AuthRefusal) -> Self {
+        use AuthRefusal as Auth;
+        let invalid = |text: &str| Status::invalid_argument(text);
+        let failed = |text: &str| Status::failed_precondition(text);
+        match error {
+            Auth::RootUserNotExist => failed("etcdserver: root user does not exist"),
+            Auth::RootRoleNotExist => failed("etcdserver: root user does not have root role"),
+            Auth::UserEmpty => invalid(USER_EMPTY),
+            Auth::UserAlreadyExist => failed("etcdserver: user name already exists"),
+            Auth::UserNotFound => failed(USER_NOT_FOUND),
+            Auth::RoleEmpty => invalid("etcdserver: role name is empty"),
+            Auth::RoleAlreadyExist => failed("etcdserver: role name already exists"),
+            Auth::RoleNotFound => failed("etcdserver: role name not found"),
+            Auth::RoleNotGranted => failed("etcdserver: role is not granted to the user"),
+            Auth::PermissionNotGiven => invalid("etcdserver: permission not given"),
+            Auth::PermissionNotGranted => {
+                failed("etcdserver: permission is not granted to the role")
+            }
+            Auth::InvalidManagement => invalid("etcdserver: invalid auth management"),
+            Auth::NotEnabled => failed("etcdserver: authentication is not enabled"),
+            Auth::AuthenticationFailed => {
+                invalid("etcdserver: authentication failed, invalid user ID or password")
+            }
+        }
+    }
+}
+
+impl From<VerifyOnly> for Status {
+    fn from(error: VerifyOnly) -> Self {
+        Status::unknown(format!("auth: {error}"))
+    }
+}
+
+impl From<PasswordError> for Status {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::TooMany => ProposeError::TooManyRequests.into(),
+            PasswordError::Stopped => stopped(),
         }
     }
 }
@@ -229,6 +285,8 @@ fn refused(refusal: &Refusal) -> Status {
         Refusal::NoSpace => Status::resource_exhausted("etcdserver: mvcc: database space exceeded"),
         Refusal::Corrupt => Status::data_loss(CORRUPT),
         Refusal::MemberNotFound => Status::not_found("etcdserver: member not found"),
+        Refusal::Denied(denied) => (*denied).into(),
+        Refusal::Auth(refusal) => (*refusal).into(),
         Refusal::Keys(refusal) => Status::failed_precondition(format!("sealkv: {refusal}")),
         Refusal::AnotherDirectory => {
             Status::failed_precondition("etcdserver: member has already been bootstrapped")

@@ -2,6 +2,8 @@
 //!
 //! Promise: `created` is sent before any event of a watcher, nothing of it after `canceled`. A
 //! client that does not read is not read from either: what waits for it is bounded by its outbox.
+//! Where etcd checks a watcher's permission once, here it is checked again whenever the rules of
+//! access have changed, before the next event leaves.
 //!
 //! Source: etcd 3.7.1, `server/etcdserver/api/v3rpc/watch.go`.
 
@@ -26,7 +28,7 @@ use super::range::off_thread;
 use super::values::{ValueError, Values};
 use super::watch_response::{self as respond, NO_WATCH};
 use super::{Edge, MESSAGE_OVERHEAD_BYTES, header, oversized, status};
-use crate::access::{Guarded, Identity, Need};
+use crate::access::{Caller, Denied, Guarded, Identity, Need, RulesVersion};
 use crate::metrics::{Held, metrics};
 use crate::mvcc::key_range::KeyRange;
 use crate::watch::{EventRef, Filters, Outbox, Parcel, Watcher};
@@ -79,6 +81,9 @@ impl Guarded for Watched {
 /// A watcher as its stream sees it.
 struct Open {
     watcher: Arc<Watcher>,
+    range: KeyRange,
+    /// Who may read it.
+    caller: Caller,
     prev_kv: bool,
     fragment: bool,
     progress_notify: bool,
@@ -90,6 +95,9 @@ struct Open {
 pub(super) struct Watching {
     edge: Edge,
     who: Identity,
+    rules: tokio::sync::watch::Receiver<RulesVersion>,
+    /// By which every watcher was checked last.
+    checked: RulesVersion,
     /// None once the client has ended its side; the watchers go on.
     requests: Option<Requests>,
     lost: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -106,6 +114,7 @@ enum Turn {
     Request(Option<Result<pb::WatchRequest, Status>>),
     Parcel(Option<Parcel>),
     Tick,
+    RulesChanged,
     LeaderLost,
 }
 
@@ -117,12 +126,16 @@ impl Watching {
         lost: Pin<Box<dyn Future<Output = ()> + Send>>,
     ) -> Self {
         let outbox = edge.hub.outbox();
+        let rules = edge.door.sessions().watch();
+        let checked = RulesVersion::of(&edge.replica.view().auth);
         let period = progress_period(edge.limits.watch_progress_interval);
         let mut ticks = interval_at(Instant::now() + period, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Watching {
             edge,
             who,
+            rules,
+            checked,
             requests: Some(requests),
             lost,
             outbox,
@@ -160,6 +173,10 @@ impl Watching {
                     self.tick();
                     continue;
                 }
+                Turn::RulesChanged => {
+                    self.check_again();
+                    continue;
+                }
                 Turn::Request(Some(Err(status))) if status.code() == tonic::Code::Cancelled => {
                     Status::cancelled("etcdserver: watch canceled")
                 }
@@ -182,7 +199,14 @@ impl Watching {
                 None => std::future::pending().await,
             }
         };
+        let rules = async {
+            if self.rules.changed().await.is_err() {
+                // The sender lives as long as the member.
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
+            () = rules => Turn::RulesChanged,
             request = requests => Turn::Request(request),
             parcel = self.outbox.next() => Turn::Parcel(parcel),
             _ = self.ticks.tick() => Turn::Tick,
@@ -208,12 +232,13 @@ impl Watching {
         let view = self.edge.replica.view();
         let header = self.header(view.revision);
         let response = match self.check(&create) {
-            Ok(range) => {
+            Ok((range, caller)) => {
                 let id = self.take_id(create.watch_id);
                 let filters = filters(&create);
                 let start = create.start_revision;
                 let hub = &self.edge.hub;
-                let watcher = hub.watch(&view, &self.outbox, id, range, filters, start);
+                let watched = range.clone();
+                let watcher = hub.watch(&view, &self.outbox, id, watched, filters, start);
                 let pb::WatchCreateRequest {
                     prev_kv,
                     fragment,
@@ -223,6 +248,8 @@ impl Watching {
                 let told = true;
                 let open = Open {
                     watcher,
+                    range,
+                    caller,
                     prev_kv,
                     fragment,
                     progress_notify,
@@ -237,27 +264,51 @@ impl Watching {
     }
 
     /// What is to be watched, or why it cannot be.
-    fn check(&self, create: &pb::WatchCreateRequest) -> Result<KeyRange, String> {
+    fn check(&self, create: &pb::WatchCreateRequest) -> Result<(KeyRange, Caller), String> {
         let key = match &create.key {
             key if key.is_empty() => Bytes::from_static(b"\0"),
             key => key.clone(),
         };
         let range = KeyRange::from_wire(key, create.range_end.clone());
-        let permitted = self.edge.permit(&self.who, Watched(range));
-        let range = permitted
-            .map_err(|denied| status::as_reason(&denied.into()))?
-            .into_request()
-            .0;
         if create.start_revision < 0 {
             return Err(status::COMPACTED.to_owned());
         }
+        let permitted = self.edge.permit(&self.who, Watched(range));
+        let permitted = permitted.map_err(|denied| status::as_reason(&denied.into()))?;
+        let caller = permitted.caller().cloned().unwrap_or_default();
+        let range = permitted.into_request().0;
         if range.is_empty() {
             return Err(status::EMPTY_WATCHER_RANGE.to_owned());
         }
         if create.watch_id != 0 && self.open.contains_key(&create.watch_id) {
             return Err(status::DUPLICATE_WATCH_ID.to_owned());
         }
-        Ok(range)
+        Ok((range, caller))
+    }
+
+    /// Ends the watchers whose clients may no longer read what they watch.
+    fn check_again(&mut self) {
+        let view = self.edge.replica.view();
+        let version = RulesVersion::of(&view.auth);
+        if version == self.checked {
+            return;
+        }
+        self.checked = version;
+        let rules = view.rules();
+        let denied = |open: &&Open| {
+            let needs = [Need::Read(&open.range)];
+            rules.check_again(&open.caller, &needs).is_err()
+        };
+        let watchers: Vec<Arc<Watcher>> = self
+            .open
+            .values()
+            .filter(denied)
+            .map(|open| Arc::clone(&open.watcher))
+            .collect();
+        for watcher in watchers {
+            let reason = status::as_reason(&Denied::PermissionDenied.into());
+            self.give_up(&watcher, reason);
+        }
     }
 
     /// The client's own id, or with 0 the next that is free.
@@ -306,6 +357,7 @@ impl Watching {
     }
 
     async fn parcel(&mut self, parcel: Parcel) {
+        self.check_again();
         match parcel {
             Parcel::Events {
                 watcher,

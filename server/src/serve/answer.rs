@@ -14,7 +14,55 @@ use hyper::body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
 use crate::config::show_duration;
-use crate::metrics::Call;
+use crate::metrics::{Call, Frames, metrics};
+
+/// What a client says of itself; Go's sends its API's version.
+const API_VERSION: &str = "client-api-version";
+
+/// The body of a call's request: its messages are counted as they are read.
+#[derive(Debug)]
+pub(super) struct Asked<B> {
+    body: B,
+    call: Option<&'static Call>,
+    frames: Frames,
+}
+
+impl<B> Asked<B> {
+    pub(super) fn new(body: B, call: Option<&'static Call>) -> Self {
+        Self {
+            body,
+            call,
+            frames: Frames::default(),
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Asked<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let (Some(data), Some(call)) = (frame.data_ref(), this.call)
+        {
+            metrics().calls().received(call, this.frames.see(data));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// Of a call, or of a page.
 #[derive(Debug)]
@@ -30,19 +78,24 @@ pub struct Ending {
     begun: Instant,
     slow: Duration,
     bytes: u64,
+    frames: Frames,
 }
 
 impl Ending {
     /// A unary call that takes longer than `slow` is logged.
-    pub(super) fn of(call: Option<&'static Call>, slow: Duration) -> Self {
+    pub(super) fn of(call: Option<&'static Call>, headers: &HeaderMap, slow: Duration) -> Self {
         if let Some(call) = call {
-            call.started();
+            let version = headers
+                .get(API_VERSION)
+                .and_then(|value| value.to_str().ok());
+            metrics().calls().started(call, version);
         }
         Self {
             call,
             begun: Instant::now(),
             slow,
             bytes: 0,
+            frames: Frames::default(),
         }
     }
 
@@ -56,6 +109,9 @@ impl Ending {
     fn see_frame(&mut self, frame: &Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
             self.bytes += data.len() as u64;
+            if let Some(call) = self.call {
+                metrics().calls().sent(call, self.frames.see(data));
+            }
         } else if let Some(trailers) = frame.trailers_ref() {
             self.see(trailers);
         }
@@ -64,7 +120,7 @@ impl Ending {
     fn end(&mut self, code: Code) {
         let Some(call) = self.call.take() else { return };
         let took = self.begun.elapsed();
-        call.handled(code, took);
+        metrics().calls().handled(call, code, took);
         if call.is_unary() && took > self.slow {
             tracing::warn!(
                 method = call.path(),

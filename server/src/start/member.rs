@@ -15,11 +15,11 @@ use super::listen::{listen, secure, tell_security};
 use super::pages::{PagesCluster, PagesNode};
 use super::plugins::Plugins;
 use super::{StartError, join};
-use crate::access::{Door, Internal, Permitted};
+use crate::access::{Door, Internal, JwtTokens, Permitted, Sessions};
 use crate::apply::Machine;
 use crate::command::PublishMember;
 use crate::compaction_schedule;
-use crate::config::Config;
+use crate::config::{AuthToken, Config};
 use crate::corruption_check;
 use crate::http::{FrontDoor, Gateway};
 use crate::key_service::{InheritedSlot, KeyService, KeyringFollower};
@@ -51,7 +51,7 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         source,
     })?;
     if config.extensive_metrics {
-        metrics().time_calls();
+        metrics().calls().measure_handling();
     }
     let peer_listeners = listen(&config.listen_peer_urls, &config)?;
     let client_listeners = ClientListeners {
@@ -160,6 +160,14 @@ impl Member {
             what: "cannot start threads",
             source,
         })?;
+        let (sessions, jwt) = match &config.auth_token {
+            AuthToken::Simple { ttl } => (Sessions::new(*ttl), None),
+            AuthToken::Jwt(options) => {
+                let jwt = JwtTokens::open(options.clone())?;
+                tokio::spawn(jwt.clone().follow_files());
+                (Sessions::default(), Some(jwt))
+            }
+        };
         let member_key_path = directory.member_key();
         let left_over = inherited.as_ref().map(|slot| InheritedSlot {
             public_key: slot.public(),
@@ -180,6 +188,7 @@ impl Member {
                 sealer.clone(),
             ),
             hub: hub.clone(),
+            sessions: sessions.clone(),
             peers,
             view,
             bootstrap,
@@ -198,7 +207,7 @@ impl Member {
             cluster: Arc::new(consensus.clone()),
             sealer,
             hub,
-            door: Door::new(),
+            door: Door::new(sessions).with_jwt(jwt),
             limits: Arc::new(limits),
         };
         Ok(Self {

@@ -61,11 +61,19 @@ impl http::Node for PagesNode {
             applied_index: status.applied_index,
             revision: view.revision,
             compact_revision: view.compact_revision,
+            auth_revision: view.auth.revision(),
             keys: view.index.read().count(&everything, view.revision),
             disk_bytes: status.disk_bytes,
             logical_bytes: view.stored_bytes,
             quota_bytes: self.edge.limits.quota_bytes,
             alarms,
+            members: self.edge.replica.members().iter().map(|m| m.id).collect(),
+            prefix_keys: view.key_table.prefix_keys().count() as u64,
+            key_versions: view
+                .key_table
+                .prefix_keys()
+                .map(|key| key.versions().count() as u64)
+                .sum(),
             cluster_version: view
                 .downgrade
                 .as_deref()

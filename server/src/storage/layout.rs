@@ -9,7 +9,7 @@
 //! | `Raft`       | a fixed name                           | applied log id, membership           |
 //! | `Plugin`     | chosen by the plugin tables: ids       | states, cursors, dead letters        |
 //! | `PluginBlob` | SHA-256 ‖ chunk number                 | a piece of a plugin                  |
-//! | `System`     | a fixed name                           | format, counters, members, alarms    |
+//! | `System`     | a fixed name                           | format, counters, members, alarms, users, roles |
 //!
 //! Row keys are revisions, ids and fixed names: no key, value or user name stands in one. Numbers
 //! in row keys are big-endian. Every row but those of `Value` is

@@ -4,5 +4,6 @@
 //! Not known here: raft, MVCC, how rows are sealed.
 
 pub mod alarms;
+pub mod auth;
 pub mod members;
 pub mod plugins;

@@ -14,6 +14,7 @@ use super::board::matching;
 use super::hub::Shared;
 use super::shared::SharedRevision;
 use super::watcher::Seat;
+use crate::metrics::metrics;
 use crate::mvcc::history;
 use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::read::ReadError;
@@ -48,6 +49,7 @@ impl CatchUp {
         let mut waiting = self.waiting.lock();
         waiting.seats.extend(seats);
         waiting.woken = true;
+        metrics().slow_watchers.set(count(&waiting.seats));
         self.woken.notify_one();
     }
 
@@ -95,8 +97,13 @@ impl CatchUp {
         // Newcomers queue behind those that were here.
         seats.extend(waiting.seats.drain(..));
         waiting.seats = seats;
+        metrics().slow_watchers.set(count(&waiting.seats));
         moved || sorted_out
     }
+}
+
+fn count(seats: &VecDeque<Seat>) -> i64 {
+    i64::try_from(seats.len()).unwrap_or(i64::MAX)
 }
 
 /// Lets go of those that are cancelled, that have lost their history, or that are in step.

@@ -40,7 +40,7 @@ pub(super) fn message(text: Vec<u8>) -> Response<Body> {
 
 /// The end of a call that failed before it gave an answer.
 pub(super) fn failure(status: &Status) -> Response<Body> {
-    let mut response = with_json(http_code(status.code()), false, body_of(status));
+    let mut response = with_json(http_code(status.code()), false, failure_text(status));
     if status.code() == Code::Unauthenticated
         && let Ok(text) = HeaderValue::try_from(status.message())
     {
@@ -71,11 +71,12 @@ pub(super) fn line(text: &[u8]) -> Bytes {
 
 /// The last line of a stream that failed.
 pub(super) fn failure_line(status: &Status) -> Bytes {
-    let body = body_of(status);
+    let body = failure_text(status);
     [b"{\"error\":", &body[..], b"}", DELIMITER].concat().into()
 }
 
-fn body_of(status: &Status) -> Vec<u8> {
+/// The body of a failure.
+pub(super) fn failure_text(status: &Status) -> Vec<u8> {
     let failure = Failure {
         code: status.code().into(),
         message: status.message(),

@@ -8,18 +8,18 @@
 use std::convert::Infallible;
 
 use axum::extract::FromRequestParts as _;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use http::header::{AUTHORIZATION, CONNECTION, ORIGIN, REFERER, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::call::{Answers, Call};
-use super::routes::{Kind, Method};
+use super::routes::{self, Kind};
 use super::{Gateway, answer, peer};
 use axum::body::Body;
 
@@ -45,9 +45,13 @@ fn has_token(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
 /// Answers the handshake; the call begins when it is done.
 pub(super) async fn upgrade(
     gateway: Gateway,
-    method: &'static Method,
+    method: &'static routes::Method,
     mut head: Parts,
 ) -> Response<Body> {
+    if head.method != Method::GET {
+        let text = "Method Not Allowed";
+        return crate::http::refusal(StatusCode::METHOD_NOT_ALLOWED, text);
+    }
     let peer = peer(&head.extensions);
     let call = Call::of(method, &forwarded(&head.headers), peer);
     let upgrade = WebSocketUpgrade::from_request_parts(&mut head, &()).await;
@@ -55,7 +59,7 @@ pub(super) async fn upgrade(
         Ok(upgrade) => upgrade
             .max_message_size(gateway.json_bytes_max)
             .max_frame_size(gateway.json_bytes_max),
-        Err(_) => return crate::http::refusal(http::StatusCode::BAD_REQUEST, "Bad Request"),
+        Err(_) => return crate::http::refusal(StatusCode::BAD_REQUEST, "Bad Request"),
     };
     let protocol = upgrade
         .requested_protocols()
@@ -110,12 +114,16 @@ async fn serve(gateway: Gateway, call: Call, socket: WebSocket) {
         () = answer_all(&gateway, call, requests, &mut sink) => {}
         () = end.begun() => {}
     }
-    let close = end.is_begun().then(|| axum::extract::ws::CloseFrame {
-        code: CLOSE_GOING_AWAY,
-        reason: "".into(),
-    });
     // A client that has gone away needs no goodbye.
-    let _ = sink.send(Message::Close(close)).await;
+    if end.is_begun() {
+        let away = CloseFrame {
+            code: CLOSE_GOING_AWAY,
+            reason: "".into(),
+        };
+        let _ = sink.send(Message::Close(Some(away))).await;
+    }
+    // Says goodbye, or answers the client's.
+    let _ = sink.close().await;
 }
 
 /// Until the client closes.
@@ -149,11 +157,21 @@ async fn answer_all(
             let chunks = ReceiverStream::new(requests);
             call.begin_stream(gateway, chunks).await
         }
-        Kind::Unary | Kind::ServerStream => {
+        kind => {
             let Some(Ok(text)) = requests.recv().await else {
                 return;
             };
-            match call.begin(gateway, text).await {
+            let begun = call.begin(gateway, text).await;
+            if kind == Kind::Unary {
+                let text = match begun {
+                    Ok(answers) => answers.only().await,
+                    Err(status) => Err(status),
+                };
+                let text = text.unwrap_or_else(|status| answer::failure_text(&status));
+                let _ = send(sink, &text).await;
+                return;
+            }
+            match begun {
                 Ok(answers) => answers,
                 Err(status) => {
                     let _ = send(sink, &answer::failure_line(&status)).await;

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::ledger::{Fate, Guard};
 use super::world::World;
-use crate::access::{Door, Identity, Permitted};
+use crate::access::{Door, Identity, Permitted, Rules};
 use crate::command::{
     Body, Compact, Compare, CompareResult, CompareTarget, DeleteRange, LeaseGrant, LeaseRevoke, Op,
     Put, Reply, Txn, ValueCompare,
@@ -19,6 +20,7 @@ use crate::mvcc::read::{self, RangeQuery};
 use crate::mvcc::read_view::ReadView;
 use crate::raft::Consensus;
 use crate::replica::{Applied, ProposeError};
+use crate::tables::auth::AuthTable;
 
 const KEYS: u32 = 8;
 /// Revisions that a compaction leaves.
@@ -37,8 +39,12 @@ fn bytes(text: &str) -> Bytes {
 }
 
 fn permitted(body: impl Into<Body>) -> Permitted<Body> {
-    Door::new()
-        .permit(&Identity::Anyone, body.into())
+    let rules = Rules {
+        auth: &AuthTable::default(),
+        leases: &RwLock::default(),
+    };
+    Door::default()
+        .permit(rules, &Identity::Anyone, body.into())
         .expect("authentication is off")
 }
 

@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 
 use super::life::Life;
 use super::network::{Network, url};
-use crate::access::{Internal, Permitted};
+use crate::access::{Internal, Permitted, Sessions};
 use crate::apply::Machine;
 use crate::command::PublishMember;
 use crate::key_service::{KeyService, KeyringFollower};
@@ -200,6 +200,7 @@ impl Start {
             sealer: sealer.clone(),
             keyring: KeyringFollower::new(member_key.slot().clone(), None, sealer),
             hub: Hub::idle(machine.view()),
+            sessions: Sessions::default(),
             peers: Peers::over(self.identity.clone(), view.clone(), dial),
             view,
             bootstrap: applied.is_none().then(members),

@@ -231,14 +231,3 @@ async fn peer_urls_are_checked_before_anything_is_changed() {
         );
     }
 }
-
-#[tokio::test]
-async fn methods_that_are_not_served_are_unknown() {
-    let served = serve().await;
-    let mut auth = pb::auth_client::AuthClient::new(served.channel.clone());
-    let status = auth
-        .auth_status(pb::AuthStatusRequest {})
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-}

@@ -10,7 +10,7 @@ use keys::{
 };
 use parking_lot::Mutex;
 
-use crate::access::Permitted;
+use crate::access::{Internal, Permitted, Sessions};
 use crate::apply::{EntryBody, EntryRef, Machine};
 use crate::command::{Body, ChangeKeys, Command, Header, NoEffect, Reply, RequestId};
 use crate::lease::lessor::{Lessor, LessorError, Renewal};
@@ -35,6 +35,7 @@ pub(crate) struct Single {
     index: AtomicU64,
     pub(crate) sealer: Sealer,
     pub(crate) hub: Hub,
+    pub(crate) sessions: Sessions,
     lessor: Mutex<Lessor>,
     since: Instant,
     pub(crate) leaderless: AtomicBool,
@@ -68,7 +69,12 @@ impl Single {
             public_key,
         };
         let birth = KeyChange::Init(Keyring::birth(&[holder]).unwrap());
-        apply(&mut machine, 1, ChangeKeys(birth).into());
+        apply(
+            &mut machine,
+            1,
+            Header::new(request(1)),
+            ChangeKeys(birth).into(),
+        );
         let sealer = Sealer::new();
         let keyring = Keyring::open_table(&machine.view().key_table, Arc::clone(&slot)).unwrap();
         sealer.install(keyring);
@@ -84,6 +90,7 @@ impl Single {
             index: AtomicU64::new(2),
             sealer,
             hub,
+            sessions: Sessions::default(),
             lessor: Mutex::new(lessor),
             since: Instant::now(),
             leaderless: AtomicBool::new(false),
@@ -95,8 +102,13 @@ impl Single {
         })
     }
 
+    /// A command of the server's own.
+    pub(crate) fn run(&self, body: Body) -> Applied {
+        self.run_permitted(Permitted::internal(Internal::MemberStart, body))
+    }
+
     /// As the leader does it: resolve, append, apply, publish, answer.
-    pub(crate) fn run(&self, mut body: Body) -> Applied {
+    fn run_permitted(&self, permitted: Permitted<Body>) -> Applied {
         self.proposals.fetch_add(1, Ordering::SeqCst);
         let mut machine = self.machine.lock();
         if let Some(reason) = self.void.lock().pop() {
@@ -105,14 +117,17 @@ impl Single {
                 view: machine.view(),
             };
         }
+        let index = self.index.fetch_add(1, Ordering::SeqCst);
+        let header = Header::of(request(index), &permitted);
+        let mut body = permitted.into_request();
         if let Body::Txn(txn) = &mut body {
             let open = |key: &[u8], sealed: &[u8]| -> Result<Vec<u8>, SealerError> {
                 Ok(self.sealer.open(key, sealed)?.into())
             };
             resolve_compares(&machine.view(), &open, txn).unwrap();
         }
-        let index = self.index.fetch_add(1, Ordering::SeqCst);
-        let mut outcome = apply(&mut machine, index, body);
+        let mut outcome = apply(&mut machine, index, header, body);
+        self.sessions.applied(&outcome.logins, &outcome.view.auth);
         self.lessor
             .lock()
             .observe(&outcome.lease_changes, self.since.elapsed());
@@ -140,11 +155,14 @@ impl Single {
     }
 }
 
-fn apply(machine: &mut Machine, index: u64, body: Body) -> crate::apply::Outcome {
-    let header = Header::new(RequestId {
+fn request(index: u64) -> RequestId {
+    RequestId {
         member: MEMBER,
         seq: index,
-    });
+    }
+}
+
+fn apply(machine: &mut Machine, index: u64, header: Header, body: Body) -> crate::apply::Outcome {
     let bytes = Command::new(header, body).encode();
     let body = EntryBody::Command(&bytes);
     machine
@@ -159,7 +177,7 @@ fn apply(machine: &mut Machine, index: u64, body: Body) -> crate::apply::Outcome
 
 impl Replica for Single {
     fn propose(&self, body: Permitted<Body>) -> Pending<'_, Result<Applied, ProposeError>> {
-        Box::pin(async move { Ok(self.run(body.into_request())) })
+        Box::pin(async move { Ok(self.run_permitted(body)) })
     }
 
     fn read_barrier(&self) -> Pending<'_, Result<(), ReadIndexError>> {

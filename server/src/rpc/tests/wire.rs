@@ -56,7 +56,7 @@ pub(super) async fn serve_with(limits: Limits) -> Served {
         cluster: Arc::clone(&single) as _,
         sealer: single.sealer.clone(),
         hub: single.hub.clone(),
-        door: Door::new(),
+        door: Door::new(single.sessions.clone()),
         limits: Arc::new(limits),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -224,9 +224,11 @@ impl LogWriter {
         let end = tail.offset + sealed.bytes.len() as u64;
         assert!(end <= tail.capacity, "a batch never outgrows its segment");
         let name = segment::name(tail.segment);
+        let writing = metrics().wal_write_seconds.start_timer();
         tail.file
             .write_all_at(tail.offset, &sealed.bytes)
             .map_err(DiskOperation::Write.failed(&name))?;
+        writing.observe_duration();
         let syncing = metrics().wal_fsync_seconds.start_timer();
         tail.file
             .sync_data()
