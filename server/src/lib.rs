@@ -38,4 +38,5 @@ pub mod shutdown;
 pub mod start;
 pub mod storage;
 pub mod tables;
+pub mod tls;
 pub mod watch;

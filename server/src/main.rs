@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use server::config::{Asked, Config, flags_help};
 use server::shutdown::{Shutdown, die_of};
-use server::{cli, logging, start};
+use server::{cli, logging, start, tls};
 
 /// A fifth more requests than the system's allocator on the same cores.
 #[global_allocator]
@@ -78,7 +78,12 @@ fn run(config: Config) -> ExitCode {
             "this flag has no meaning in sealkv and changes nothing"
         );
     }
-    if let Some(url) = config.listen_peer_urls.iter().find(|url| !url.is_local()) {
+    tls::warn_of_unused(&config);
+    let mut plain_peers = config
+        .listen_peer_urls
+        .iter()
+        .filter(|url| !url.is_secure());
+    if let Some(url) = plain_peers.find(|url| !url.is_local()) {
         tracing::warn!(
             listener = %url,
             "peers talk without TLS: whoever reaches this address reads key names and may take part"

@@ -7,14 +7,14 @@
 
 mod answer;
 mod deadline;
+mod handshakes;
 mod listener;
 mod opening;
 mod pings;
-mod tls_client;
 mod workers;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
@@ -33,13 +33,15 @@ use tower_service::Service as _;
 use crate::config::Keepalive;
 use crate::metrics::metrics;
 use crate::shutdown::Shutdown;
+pub use crate::tls::TlsClient;
+use crate::tls::{HandshakeError, Reason, Secured, ServerTls, take_leave};
 
 pub use answer::Answer;
 use answer::{Asked, Ending};
-pub use listener::{Accepted, ListenError, Listener, listen};
-use opening::Protocol;
+use handshakes::Handshakes;
+pub use listener::{Accepted, ListenError, Listener, Security, listen};
+use opening::{Opened, Protocol};
 use pings::{Counted, OpenStreams};
-pub use tls_client::TlsClient;
 pub use workers::Workers;
 
 /// Streams that a client resets before they were looked at. A burst of cancelled calls is
@@ -66,6 +68,10 @@ pub struct Limits {
     pub ping_interval_min: Option<Duration>,
     /// Until a new connection has shown which protocol it speaks.
     pub opening_timeout: Duration,
+    /// For a TLS handshake, its first byte included.
+    pub handshake_timeout: Duration,
+    /// How many of them a listener has under way.
+    pub handshakes_max: usize,
     /// For the head of an HTTP/1.1 request.
     pub header_timeout: Duration,
     /// A unary call that takes longer is logged.
@@ -85,6 +91,17 @@ pub enum Endpoint {
 enum ConnectionError {
     #[error("no request within {}s", .0.as_secs())]
     Silent(Duration),
+    #[error("no TLS handshake within {}s", .0.as_secs())]
+    SlowHandshake(Duration),
+    #[error("made room for newer clients: {0} TLS handshakes were under way")]
+    CrowdedOut(usize),
+    /// Go's words.
+    #[error("tls: first record does not look like a TLS handshake")]
+    NotTls,
+    #[error("a TLS handshake on a listener without TLS")]
+    Tls,
+    #[error("{0}")]
+    Handshake(HandshakeError),
     #[error("HTTP/1.1 on a port that serves gRPC alone")]
     NotGrpc,
     #[error("{0}")]
@@ -100,6 +117,9 @@ impl Limits {
             keepalive,
             ping_interval_min: None,
             opening_timeout: Duration::from_secs(30),
+            // As etcd.
+            handshake_timeout: Duration::from_secs(10),
+            handshakes_max: 512,
             header_timeout: Duration::from_secs(60),
             slow_request: Duration::MAX,
             drain: Duration::from_millis(700),
@@ -146,12 +166,18 @@ impl Services {
     async fn answer(
         self,
         mut request: http::Request<Incoming>,
-        peer: Option<TcpConnectInfo>,
+        who: Who,
         slow: Duration,
         open: OpenStreams,
     ) -> Result<http::Response<Answer>, std::convert::Infallible> {
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
+        if let Some(address) = who.address {
+            request.extensions_mut().insert(address);
+        }
+        if who.over_tls {
+            request.extensions_mut().insert(OverTls);
+        }
+        if let Some(client) = who.client {
+            request.extensions_mut().insert(client);
         }
         let open = open.open();
         let answer = match (self.grpc, self.pages) {
@@ -222,6 +248,7 @@ pub async fn run(
     shutdown: Shutdown,
 ) {
     let connections = TaskTracker::new();
+    let handshakes = Handshakes::at_most(limits.handshakes_max);
     let cut = CancellationToken::new();
     loop {
         let accepted = tokio::select! {
@@ -239,6 +266,8 @@ pub async fn run(
         };
         let connection = Connection {
             endpoint,
+            security: listener.security().clone(),
+            handshakes: handshakes.clone(),
             services: services.clone(),
             limits,
             shutdown: shutdown.clone(),
@@ -258,8 +287,32 @@ pub async fn run(
     }
 }
 
+/// Told to what answers a request that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct OverTls;
+
+/// What every request of a connection is told of its client.
+#[derive(Clone)]
+struct Who {
+    address: Option<TcpConnectInfo>,
+    over_tls: bool,
+    client: Option<TlsClient>,
+}
+
+impl Who {
+    fn plain(address: Option<TcpConnectInfo>) -> Self {
+        Self {
+            address,
+            over_tls: false,
+            client: None,
+        }
+    }
+}
+
 struct Connection {
     endpoint: Endpoint,
+    security: Security,
+    handshakes: Handshakes,
     services: Services,
     limits: Limits,
     shutdown: Shutdown,
@@ -280,7 +333,13 @@ impl Connection {
             Err(error) if shutdown.is_begun() => {
                 tracing::debug!(%error, remote_addr = %remote, "connection ended");
             }
-            Err(ConnectionError::Io(error)) => {
+            Err(
+                ConnectionError::Io(error)
+                | ConnectionError::Handshake(HandshakeError {
+                    reason: Reason::Io(error),
+                    ..
+                }),
+            ) => {
                 tracing::debug!(%error, remote_addr = %remote, "connection ended");
             }
             Err(error) => reject(endpoint, &remote, &error),
@@ -288,20 +347,21 @@ impl Connection {
     }
 
     async fn serve_accepted(self, accepted: Accepted) -> Result<(), ConnectionError> {
+        let remote = accepted.remote_ip();
         match accepted {
             Accepted::Tcp {
                 stream,
                 local,
-                remote,
+                remote: address,
             } => {
                 let stream = tokio::net::TcpStream::from_std(stream)?;
                 stream.set_nodelay(true)?;
-                self.serve_stream(stream, Some(connect_info(local, remote)))
-                    .await
+                let address = Some(connect_info(local, address));
+                self.serve_stream(stream, remote, address).await
             }
             Accepted::Unix { stream } => {
                 let stream = tokio::net::UnixStream::from_std(stream)?;
-                self.serve_stream(stream, None).await
+                self.serve_stream(stream, remote, None).await
             }
         }
     }
@@ -309,21 +369,113 @@ impl Connection {
     async fn serve_stream<S>(
         self,
         stream: S,
-        peer: Option<TcpConnectInfo>,
+        remote: Option<IpAddr>,
+        address: Option<TcpConnectInfo>,
     ) -> Result<(), ConnectionError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let opening = tokio::time::timeout(self.limits.opening_timeout, opening::read(stream));
-        let opened = tokio::select! {
-            opened = opening => opened,
-            () = self.shutdown.begun() => return Ok(()),
+        let (tls, plain) = match self.security.clone() {
+            Security::Plain => (None, true),
+            Security::Tls(tls) => (Some(tls), false),
+            Security::Either(tls) => (Some(tls), true),
         };
-        let opened = opened.map_err(|_| ConnectionError::Silent(self.limits.opening_timeout))??;
-        // A probe of the port, or a client that changed its mind.
-        let Some((protocol, stream)) = opened else {
-            return Ok(());
+        let Some(tls) = tls else {
+            return match self.open(stream).await? {
+                None => Ok(()),
+                Some((Protocol::Tls, stream)) => {
+                    take_leave(stream).await;
+                    Err(ConnectionError::Tls)
+                }
+                Some((protocol, stream)) => {
+                    self.serve_http(protocol, stream, Who::plain(address)).await
+                }
+            };
         };
+        match self.handshake(&tls, stream, remote).await? {
+            Handshaken::Gone => Ok(()),
+            Handshaken::Plain(protocol, stream) if plain => {
+                self.serve_http(protocol, stream, Who::plain(address)).await
+            }
+            Handshaken::Plain(_, stream) => {
+                take_leave(stream).await;
+                Err(ConnectionError::NotTls)
+            }
+            Handshaken::Secured(secured) => {
+                let Secured { stream, client } = *secured;
+                // What ALPN agreed on is not always what follows, and old clients have no ALPN.
+                match self.open(stream).await? {
+                    None => Ok(()),
+                    Some((protocol, stream)) => {
+                        let who = Who {
+                            address,
+                            over_tls: true,
+                            client,
+                        };
+                        self.serve_http(protocol, stream, who).await
+                    }
+                }
+            }
+        }
+    }
+
+    /// `None`: a probe of the port, or a client that changed its mind; or shutdown has begun.
+    async fn open<S>(&self, stream: S) -> Result<Option<(Protocol, Opened<S>)>, ConnectionError>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let limit = self.limits.opening_timeout;
+        tokio::select! {
+            opened = tokio::time::timeout(limit, opening::read(stream)) => {
+                Ok(opened.map_err(|_| ConnectionError::Silent(limit))??)
+            }
+            () = self.shutdown.begun() => Ok(None),
+        }
+    }
+
+    async fn handshake<S>(
+        &self,
+        tls: &ServerTls,
+        stream: S,
+        remote: Option<IpAddr>,
+    ) -> Result<Handshaken<S>, ConnectionError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let turn = self.handshakes.begin();
+        let limit = self.limits.handshake_timeout;
+        let handshake = async {
+            let Some((protocol, stream)) = opening::read(stream).await? else {
+                return Ok(Handshaken::Gone);
+            };
+            if protocol != Protocol::Tls {
+                return Ok(Handshaken::Plain(protocol, stream));
+            }
+            let secured = tls.accept(stream, remote).await;
+            secured
+                .map(|secured| Handshaken::Secured(Box::new(secured)))
+                .map_err(ConnectionError::Handshake)
+        };
+        tokio::select! {
+            done = tokio::time::timeout(limit, handshake) => {
+                done.map_err(|_| ConnectionError::SlowHandshake(limit))?
+            }
+            () = turn.gives_way() => {
+                Err(ConnectionError::CrowdedOut(self.limits.handshakes_max))
+            }
+            () = self.shutdown.begun() => Ok(Handshaken::Gone),
+        }
+    }
+
+    async fn serve_http<S>(
+        self,
+        protocol: Protocol,
+        stream: S,
+        who: Who,
+    ) -> Result<(), ConnectionError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         if protocol == Protocol::Http1 && !self.services.has_pages() {
             return Err(ConnectionError::NotGrpc);
         }
@@ -336,7 +488,7 @@ impl Connection {
         let answer = service_fn(move |request| {
             services
                 .clone()
-                .answer(request, peer.clone(), slow, open.clone())
+                .answer(request, who.clone(), slow, open.clone())
         });
         let mut serving =
             std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), answer));
@@ -349,6 +501,13 @@ impl Connection {
         };
         ended.map_err(sort_error)
     }
+}
+
+/// What came of a listener's wish for TLS.
+enum Handshaken<S> {
+    Gone,
+    Plain(Protocol, Opened<S>),
+    Secured(Box<Secured<Opened<S>>>),
 }
 
 /// A client that goes away without goodbye is no news; a protocol error is.
@@ -368,15 +527,23 @@ fn sort_error(error: Box<dyn std::error::Error + Send + Sync>) -> ConnectionErro
 }
 
 fn reject(endpoint: Endpoint, remote: &str, error: &ConnectionError) {
+    let server_name = match error {
+        ConnectionError::Handshake(error) => error.server_name.as_deref().unwrap_or_default(),
+        _ => "",
+    };
     match endpoint {
         Endpoint::Client => tracing::warn!(
             remote_addr = remote,
+            server_name,
             %error,
             "rejected connection on client endpoint"
         ),
-        Endpoint::Peer => {
-            tracing::warn!(remote_addr = remote, %error, "rejected connection on peer endpoint");
-        }
+        Endpoint::Peer => tracing::warn!(
+            remote_addr = remote,
+            server_name,
+            %error,
+            "rejected connection on peer endpoint"
+        ),
     }
 }
 
@@ -390,7 +557,8 @@ fn connect_info(local: SocketAddr, remote: SocketAddr) -> TcpConnectInfo {
 fn builder(protocol: Protocol, limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     match protocol {
-        Protocol::Http1 => {
+        // TLS has been opened by now; what is no HTTP/2 is told so in HTTP/1.1.
+        Protocol::Tls | Protocol::Http1 => {
             builder
                 .http1()
                 .timer(TokioTimer::new())

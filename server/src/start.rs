@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod join;
+mod listen;
 mod member;
 mod pages;
 mod plugins;
@@ -28,6 +29,8 @@ pub enum StartError {
     Config(ConfigError),
     #[error(transparent)]
     Directory(#[from] crate::storage::DirectoryError),
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsError),
     #[error("key file: {0}")]
     KeyFile(#[from] keys::KeyFileError),
     #[error("--passphrase-file: {0}")]

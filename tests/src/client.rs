@@ -19,6 +19,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
+use crate::tls::Tls;
+
 /// Larger than any answer a test asks for.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 /// No call may take longer; a server that hangs fails its test instead of stopping the suite.
@@ -46,6 +48,13 @@ impl Client {
             .timeout(CALL_WITHIN);
         Some(Self {
             channel: endpoint.connect().await.ok()?,
+        })
+    }
+
+    /// `None` if nobody listens there, or one of the two ends does not believe the other.
+    pub async fn try_connect_over(endpoint: &str, tls: &Tls) -> Option<Self> {
+        Some(Self {
+            channel: tls.connect(endpoint, CALL_WITHIN).await.ok()?,
         })
     }
 

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::links::Links;
+use crate::tls::Tls;
 use crate::{binary, wait};
 
 /// How long a member may take until it serves. Generous: a loaded machine builds and fsyncs slowly.
@@ -57,6 +58,8 @@ pub struct Plan {
     members: usize,
     flags: Vec<OsString>,
     partitionable: bool,
+    tls: Option<Tls>,
+    peers_over_tls: bool,
 }
 
 impl Plan {
@@ -73,6 +76,18 @@ impl Plan {
     /// A flag of every member, as `--name=value`.
     pub fn flag(mut self, flag: impl Into<OsString>) -> Self {
         self.flags.push(flag.into());
+        self
+    }
+
+    /// Clients speak TLS, those of the harness this way; the flags that go with it are the test's.
+    pub fn clients_over(mut self, tls: &Tls) -> Self {
+        self.tls = Some(tls.clone());
+        self
+    }
+
+    /// Peers speak TLS.
+    pub fn peers_over_tls(mut self) -> Self {
+        self.peers_over_tls = true;
         self
     }
 
@@ -110,10 +125,12 @@ impl Plan {
             None
         };
         let advertised: Vec<u16> = links.as_ref().map_or_else(|| listen.clone(), Links::ports);
+        let scheme = |secure| if secure { "https" } else { "http" };
+        let (clients, peers) = (scheme(self.tls.is_some()), scheme(self.peers_over_tls));
         let initial_cluster = advertised
             .iter()
             .enumerate()
-            .map(|(index, port)| format!("m{}=http://127.0.0.1:{port}", index + 1))
+            .map(|(index, port)| format!("m{}={peers}://127.0.0.1:{port}", index + 1))
             .collect::<Vec<_>>()
             .join(",");
         let members = ports
@@ -128,10 +145,11 @@ impl Plan {
                 let mut arguments: Vec<OsString> = vec![
                     format!("--name={name}").into(),
                     format!("--data-dir={}", data.display()).into(),
-                    format!("--listen-client-urls=http://127.0.0.1:{client}").into(),
-                    format!("--advertise-client-urls=http://127.0.0.1:{client}").into(),
-                    format!("--listen-peer-urls=http://127.0.0.1:{peer}").into(),
-                    format!("--initial-advertise-peer-urls=http://127.0.0.1:{advertised}").into(),
+                    format!("--listen-client-urls={clients}://127.0.0.1:{client}").into(),
+                    format!("--advertise-client-urls={clients}://127.0.0.1:{client}").into(),
+                    format!("--listen-peer-urls={peers}://127.0.0.1:{peer}").into(),
+                    format!("--initial-advertise-peer-urls={peers}://127.0.0.1:{advertised}")
+                        .into(),
                     format!("--initial-cluster={initial_cluster}").into(),
                     "--initial-cluster-state=new".into(),
                     "--initial-cluster-token=sealkv-tests".into(),
@@ -148,6 +166,8 @@ impl Plan {
                     child: None,
                     log_from: 0,
                     links: links.clone(),
+                    tls: self.tls.clone(),
+                    peers_over_tls: self.peers_over_tls,
                     index,
                 }
             })
@@ -158,6 +178,8 @@ impl Plan {
             directory,
             program: self.program,
             flags: self.flags,
+            tls: self.tls,
+            peers_over_tls: self.peers_over_tls,
             left: Vec::new(),
         }
     }
@@ -170,6 +192,8 @@ pub struct Cluster {
     directory: TempDir,
     program: Program,
     flags: Vec<OsString>,
+    tls: Option<Tls>,
+    peers_over_tls: bool,
     /// Members that have left, by index.
     left: Vec<usize>,
 }
@@ -181,6 +205,8 @@ impl Cluster {
             members: 1,
             flags: Vec::new(),
             partitionable: false,
+            tls: None,
+            peers_over_tls: false,
         }
     }
 
@@ -212,20 +238,22 @@ impl Cluster {
         let home = self.directory.path().join(&name);
         std::fs::create_dir(&home).expect("a fresh directory takes another one");
         let data = home.join("data");
+        let scheme = |secure| if secure { "https" } else { "http" };
+        let (clients, peers) = (scheme(self.tls.is_some()), scheme(self.peers_over_tls));
         let others = self.members.iter().enumerate();
         let others = others.filter(|(index, _)| !self.left.contains(index));
         let initial_cluster = others
             .map(|(_, member)| format!("{}={}", member.name, member.peer_url()))
-            .chain([format!("{name}=http://127.0.0.1:{peer}")])
+            .chain([format!("{name}={peers}://127.0.0.1:{peer}")])
             .collect::<Vec<_>>()
             .join(",");
         let mut arguments: Vec<OsString> = vec![
             format!("--name={name}").into(),
             format!("--data-dir={}", data.display()).into(),
-            format!("--listen-client-urls=http://127.0.0.1:{client}").into(),
-            format!("--advertise-client-urls=http://127.0.0.1:{client}").into(),
-            format!("--listen-peer-urls=http://127.0.0.1:{peer}").into(),
-            format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}").into(),
+            format!("--listen-client-urls={clients}://127.0.0.1:{client}").into(),
+            format!("--advertise-client-urls={clients}://127.0.0.1:{client}").into(),
+            format!("--listen-peer-urls={peers}://127.0.0.1:{peer}").into(),
+            format!("--initial-advertise-peer-urls={peers}://127.0.0.1:{peer}").into(),
             format!("--initial-cluster={initial_cluster}").into(),
             "--initial-cluster-state=existing".into(),
         ];
@@ -241,6 +269,8 @@ impl Cluster {
             child: None,
             log_from: 0,
             links: None,
+            tls: self.tls.clone(),
+            peers_over_tls: self.peers_over_tls,
             index,
         });
         index
@@ -272,7 +302,7 @@ impl Cluster {
             .enumerate()
             .filter(|(_, member)| member.running())
         {
-            let Some(client) = Client::try_connect(&member.endpoint()).await else {
+            let Some(client) = member.try_client().await else {
                 continue;
             };
             let Ok(Ok(status)) =
@@ -328,17 +358,29 @@ pub struct Member {
     /// Where the log of the newest start begins.
     log_from: usize,
     links: Option<Links>,
+    tls: Option<Tls>,
+    peers_over_tls: bool,
     index: usize,
 }
 
 impl Member {
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.client_port)
+    }
+
+    /// `None` if it cannot be reached.
+    pub async fn try_client(&self) -> Option<Client> {
+        match &self.tls {
+            None => Client::try_connect(&self.endpoint()).await,
+            Some(tls) => Client::try_connect_over(&self.endpoint(), tls).await,
+        }
     }
 
     /// What it advertises to the other members.
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        let scheme = if self.peers_over_tls { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.peer_port)
     }
 
     /// The value of a flag of this member.
@@ -366,7 +408,9 @@ impl Member {
     }
 
     pub async fn client(&self) -> Client {
-        Client::connect(&self.endpoint()).await
+        self.try_client()
+            .await
+            .unwrap_or_else(|| panic!("nobody answers at {}", self.endpoint()))
     }
 
     pub fn pid(&self) -> u32 {
@@ -442,7 +486,7 @@ impl Member {
         if !self.log_of_this_start().contains(READY) {
             return false;
         }
-        let Some(client) = Client::try_connect(&self.endpoint()).await else {
+        let Some(client) = self.try_client().await else {
             return false;
         };
         matches!(

@@ -15,5 +15,6 @@ pub mod interop;
 pub mod links;
 pub mod load;
 pub mod model;
+pub mod tls;
 pub mod txn;
 pub mod wait;

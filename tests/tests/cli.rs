@@ -78,7 +78,7 @@ fn help_names_every_flag_of_the_tour() {
         "--data-dir",
         "--listen-client-urls",
         "--initial-cluster",
-        "--key-file",
+        "--root-key-file",
         "--passphrase-file",
     ] {
         assert!(said.contains(flag), "{flag} is missing");

@@ -4,19 +4,71 @@
 //! that no write happens twice.
 //! Not known here: what is asked.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Global;
-use crate::config::{MemberUrl, Place, UrlError};
+use crate::config::{MemberUrl, PemPair, UrlError};
+use crate::tls::{ClientTls, Connector, DialError, TlsError, Trust};
+
+/// etcdctl's.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Security {
+    /// Believe servers whose certificates lead to this CA bundle.
+    #[arg(long, global = true, env = "SEALKV_CACERT", value_name = "FILE")]
+    cacert: Option<PathBuf>,
+    /// Show this certificate.
+    #[arg(
+        long,
+        global = true,
+        env = "SEALKV_CERT",
+        value_name = "FILE",
+        requires = "key"
+    )]
+    cert: Option<PathBuf>,
+    /// The key of --cert.
+    #[arg(
+        long,
+        global = true,
+        env = "SEALKV_KEY",
+        value_name = "FILE",
+        requires = "cert"
+    )]
+    key: Option<PathBuf>,
+    /// Believe any server's certificate (for tests only).
+    #[arg(long, global = true)]
+    insecure_skip_tls_verify: bool,
+    /// Whether endpoints without a scheme may be plain; they are not if a certificate is named.
+    #[arg(
+        long,
+        global = true,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        default_missing_value = "true"
+    )]
+    insecure_transport: bool,
+}
+
+/// Where an endpoint is, and how it is dialled.
+#[derive(Debug, Clone)]
+pub(super) struct Way {
+    url: MemberUrl,
+    connector: Connector,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     #[error("--endpoints: {0}")]
     Url(#[from] UrlError),
-    #[error("--endpoints: unix sockets are not implemented for clients by this release: {0}")]
-    Unix(MemberUrl),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Dial(#[from] DialError),
     #[error("--endpoints: {url}: {error}")]
     Invalid {
         url: String,
@@ -33,14 +85,57 @@ fn lines(tried: &[(String, String)]) -> String {
         .collect()
 }
 
-/// In the order given; `host:port` means `http://host:port`.
-pub(super) fn endpoints(list: &str) -> Result<Vec<MemberUrl>, UrlError> {
+impl Security {
+    /// As etcdctl: an endpoint without a scheme speaks TLS if anything was said about it.
+    pub(super) fn default_scheme(&self) -> &'static str {
+        let asked = self.cacert.is_some() || self.cert.is_some() || self.insecure_skip_tls_verify;
+        if asked || !self.insecure_transport {
+            "https"
+        } else {
+            "http"
+        }
+    }
+
+    fn trust(&self) -> Trust {
+        let pair = self.cert.clone().zip(self.key.clone());
+        Trust {
+            ca: self.cacert.clone(),
+            pair: pair.map(|(certificate, key)| PemPair { certificate, key }),
+            skip_verification: self.insecure_skip_tls_verify,
+        }
+    }
+
+    /// How each is dialled. Files are read only if one of them asks for TLS.
+    fn ways(&self, urls: Vec<MemberUrl>) -> Result<Vec<Way>, ConnectError> {
+        let tls = if urls.iter().any(MemberUrl::is_secure) {
+            Some(ClientTls::of_client(&self.trust())?)
+        } else {
+            None
+        };
+        let way = |url: MemberUrl| {
+            let connector = Connector::new(&url, tls.as_ref())?;
+            Ok(Way { url, connector })
+        };
+        urls.into_iter().map(way).collect()
+    }
+}
+
+impl Global {
+    /// In the order given.
+    pub(super) fn ways(&self) -> Result<Vec<Way>, ConnectError> {
+        let urls = endpoints(&self.endpoints, self.security.default_scheme())?;
+        self.security.ways(urls)
+    }
+}
+
+/// In the order given.
+pub(super) fn endpoints(list: &str, default_scheme: &str) -> Result<Vec<MemberUrl>, UrlError> {
     let with_scheme = |one: &str| {
         let one = one.trim();
         MemberUrl::parse(&if one.contains("://") {
             one.into()
         } else {
-            format!("http://{one}")
+            format!("{default_scheme}://{one}")
         })
     };
     list.split(',').map(with_scheme).collect()
@@ -49,8 +144,8 @@ pub(super) fn endpoints(list: &str) -> Result<Vec<MemberUrl>, UrlError> {
 /// The first endpoint that takes a connection.
 pub(super) async fn connect(global: &Global) -> Result<Channel, ConnectError> {
     let mut tried = Vec::new();
-    for url in endpoints(&global.endpoints)? {
-        match connect_one(&url, global).await {
+    for way in global.ways()? {
+        match way.connect(global).await {
             Ok(channel) => return Ok(channel),
             Err(ConnectError::Unreachable(error)) => tried.extend(error),
             Err(error) => return Err(error),
@@ -60,25 +155,34 @@ pub(super) async fn connect(global: &Global) -> Result<Channel, ConnectError> {
 }
 
 pub(super) async fn connect_one(url: &MemberUrl, global: &Global) -> Result<Channel, ConnectError> {
-    if matches!(url.place(), Place::Unix(_)) {
-        return Err(ConnectError::Unix(url.clone()));
+    let ways = global.security.ways(vec![url.clone()])?;
+    match ways.first() {
+        Some(way) => way.connect(global).await,
+        None => Err(ConnectError::Unreachable(Vec::new())),
     }
-    let dial_timeout = Duration::from_secs(global.dial_timeout);
-    let endpoint = Endpoint::from_shared(url.as_str().to_owned())
-        .map_err(|error| ConnectError::Invalid {
-            url: url.to_string(),
-            error,
-        })?
-        .connect_timeout(dial_timeout)
-        .tcp_nodelay(true);
-    endpoint.connect().await.map_err(|error| {
-        let why = deepest(&error);
-        ConnectError::Unreachable(vec![(url.to_string(), why)])
-    })
+}
+
+impl Way {
+    pub(super) async fn connect(&self, global: &Global) -> Result<Channel, ConnectError> {
+        let endpoint = Endpoint::from_shared(self.connector.origin()).map_err(|error| {
+            ConnectError::Invalid {
+                url: self.url.to_string(),
+                error,
+            }
+        })?;
+        let endpoint = endpoint.connect_timeout(Duration::from_secs(global.dial_timeout));
+        let dialled = endpoint
+            .connect_with_connector(self.connector.clone())
+            .await;
+        dialled.map_err(|error| {
+            let why = deepest(&error);
+            ConnectError::Unreachable(vec![(self.url.to_string(), why)])
+        })
+    }
 }
 
 /// tonic's own text is "transport error"; the reason is at the bottom.
-fn deepest(error: &dyn std::error::Error) -> String {
+pub(super) fn deepest(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(below) => deepest(below),
         None => error.to_string(),
@@ -91,10 +195,9 @@ mod tests {
 
     #[test]
     fn endpoints_keep_their_order_and_need_no_scheme() {
-        let urls = endpoints("b:2, http://a:1").unwrap();
+        let urls = endpoints("b:2, http://a:1,unix:///s", "https").unwrap();
         let texts: Vec<_> = urls.iter().map(MemberUrl::as_str).collect();
-        assert_eq!(texts, ["http://b:2", "http://a:1"]);
-        assert!(matches!(endpoints("https://a:1"), Err(UrlError::Tls(_))));
-        assert!(endpoints("").is_err());
+        assert_eq!(texts, ["https://b:2", "http://a:1", "unix:///s"]);
+        assert!(endpoints("", "http").is_err());
     }
 }

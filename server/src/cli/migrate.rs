@@ -213,7 +213,8 @@ async fn side(
     };
     let mut channels = Vec::new();
     let mut refused = None;
-    let urls = endpoints(list).map_err(|error| MigrateError::Endpoints { flag, error })?;
+    let urls = endpoints(list, global.security.default_scheme())
+        .map_err(|error| MigrateError::Endpoints { flag, error })?;
     for url in urls {
         match connect_one(&url, global).await {
             Ok(channel) => channels.push((url.to_string(), channel)),

@@ -38,9 +38,11 @@ struct Global {
         long,
         global = true,
         env = "SEALKV_ENDPOINTS",
-        default_value = "http://127.0.0.1:2379"
+        default_value = "127.0.0.1:2379"
     )]
     endpoints: String,
+    #[command(flatten)]
+    security: connect::Security,
     /// How to print.
     #[arg(
         short = 'w',
@@ -123,6 +125,11 @@ pub fn is_client_option(word: &str) -> bool {
         "--write-out",
         "--dial-timeout",
         "--command-timeout",
+        "--cacert",
+        "--cert",
+        "--key",
+        "--insecure-skip-tls-verify",
+        "--insecure-transport",
         "-w",
         "-o",
     ];
@@ -156,6 +163,8 @@ fn show_status(status: &tonic::Status) -> String {
     match (status.message(), status.code()) {
         ("", tonic::Code::Unimplemented) => "this server does not offer it".to_owned(),
         ("", code) => code.to_string(),
+        // tonic's own text; the reason is below it.
+        ("transport error", code) => format!("{} ({code:?})", connect::deepest(status)),
         (message, code) => format!("{message} ({code:?})"),
     }
 }
@@ -222,9 +231,7 @@ impl Client {
     }
 
     async fn bench(&self, command: &bench::Bench) -> Result<(), CliError> {
-        let endpoints = self.global.endpoints.split(',');
-        let endpoints: Vec<_> = endpoints.map(|one| one.trim().to_owned()).collect();
-        Ok(output::print(&bench::run(command, &endpoints).await?)?)
+        Ok(output::print(&bench::run(command, &self.global).await?)?)
     }
 }
 

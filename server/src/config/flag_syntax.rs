@@ -174,11 +174,6 @@ impl Given {
                     continue;
                 }
             };
-            // etcd's variable of this name can only mean a TLS key.
-            if name == "ETCD_KEY_FILE" {
-                mistakes.push(Mistake::new(&name, Problem::ProtectionAbsent));
-                continue;
-            }
             if self.values.contains_key(spec.name) {
                 let problem = Problem::Shadowed { variable: name };
                 mistakes.push(Mistake::new(spec.name, problem));
@@ -453,7 +448,6 @@ mod tests {
     fn a_bad_variable_is_named_as_the_variable() {
         let mistake = only_mistake(&[], &[("ETCD_SNAPSHOT_COUNT", "many")]);
         assert!(mistake.starts_with("ETCD_SNAPSHOT_COUNT"), "{mistake}");
-        assert!(only_mistake(&[], &[("ETCD_KEY_FILE", "/tls.key")]).contains("TLS"));
     }
 
     #[test]

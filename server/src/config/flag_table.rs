@@ -24,8 +24,6 @@ pub enum Standing {
     Meaningless,
     /// Refused by name, unless its value is the one that this release behaves by anyway.
     Absent { unless: &'static str },
-    /// As `Absent`; the message adds that nothing runs with less protection than was asked for.
-    AbsentProtection { unless: &'static str },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,18 +124,6 @@ const fn absent(group: Group, kind: Kind, name: &'static str, unless: &'static s
     }
 }
 
-const fn protection(kind: Kind, name: &'static str, unless: &'static str) -> FlagSpec {
-    let standing = Standing::AbsentProtection { unless };
-    FlagSpec {
-        name,
-        group: Group::Security,
-        kind,
-        default: unless,
-        standing,
-        help: "",
-    }
-}
-
 use Group::{
     Auth, Clustering, Features, Keys, Logging, Member, Monitoring, Security, Tracing, Unsafe,
 };
@@ -200,7 +186,7 @@ pub const FLAGS: &[FlagSpec] = &[
         Text,
         "listen-client-urls",
         "http://localhost:2379",
-        "List of URLs to listen on for client traffic, gRPC and HTTP on one port (http, unix).",
+        "List of URLs to listen on for client traffic, gRPC and HTTP on one port (http, https, unix, unixs).",
     ),
     works(
         Member,
@@ -308,14 +294,6 @@ pub const FLAGS: &[FlagSpec] = &[
     works(
         Keys,
         Text,
-        "key-file",
-        "",
-        "The same as --root-key-file. (etcd's TLS key of this name goes with --cert-file, and TLS \
-         is not implemented by this release.)",
-    ),
-    works(
-        Keys,
-        Text,
         "passphrase-file",
         "",
         "Path to a file whose first line is the passphrase (with --key-provider=passphrase).",
@@ -402,29 +380,163 @@ pub const FLAGS: &[FlagSpec] = &[
         "How --auto-compaction-retention is read: periodic or revision.",
     ),
     meaningless(Clustering, Text, "v2-deprecation"),
-    protection(Text, "cert-file", ""),
-    protection(Bool, "client-cert-auth", "false"),
-    protection(Text, "client-cert-file", ""),
-    protection(Text, "client-key-file", ""),
-    protection(Text, "client-crl-file", ""),
-    protection(Text, "client-cert-allowed-hostname", ""),
-    protection(Text, "trusted-ca-file", ""),
-    protection(Bool, "auto-tls", "false"),
-    protection(Text, "peer-cert-file", ""),
-    protection(Text, "peer-key-file", ""),
-    protection(Bool, "peer-client-cert-auth", "false"),
-    protection(Text, "peer-client-cert-file", ""),
-    protection(Text, "peer-client-key-file", ""),
-    protection(Text, "peer-trusted-ca-file", ""),
-    protection(Text, "peer-cert-allowed-cn", ""),
-    protection(Text, "peer-cert-allowed-hostname", ""),
-    protection(Bool, "peer-auto-tls", "false"),
-    protection(Bool, "peer-skip-client-san-verification", "false"),
-    protection(Unsigned, "self-signed-cert-validity", "1"),
-    protection(Text, "peer-crl-file", ""),
-    protection(Text, "cipher-suites", ""),
-    protection(Text, "tls-min-version", ""),
-    protection(Text, "tls-max-version", ""),
+    works(
+        Security,
+        Text,
+        "cert-file",
+        "",
+        "Path to the client server TLS cert file.",
+    ),
+    works(
+        Security,
+        Text,
+        "key-file",
+        "",
+        "Path to the client server TLS key file. (The key that protects the data is --root-key-file.)",
+    ),
+    works(
+        Security,
+        Bool,
+        "client-cert-auth",
+        "false",
+        "Enable client cert authentication.",
+    ),
+    // The gateway needs no connection of its own here.
+    meaningless(Security, Text, "client-cert-file"),
+    meaningless(Security, Text, "client-key-file"),
+    works(
+        Security,
+        Text,
+        "client-crl-file",
+        "",
+        "Path to the client certificate revocation list file (DER or PEM).",
+    ),
+    works(
+        Security,
+        Text,
+        "client-cert-allowed-hostname",
+        "",
+        "Comma-separated list of SAN hostnames for client cert authentication.",
+    ),
+    works(
+        Security,
+        Text,
+        "trusted-ca-file",
+        "",
+        "Path to the client server TLS trusted CA cert file.",
+    ),
+    works(
+        Security,
+        Bool,
+        "auto-tls",
+        "false",
+        "Client TLS using generated certificates.",
+    ),
+    works(
+        Security,
+        Text,
+        "peer-cert-file",
+        "",
+        "Path to the peer server TLS cert file.",
+    ),
+    works(
+        Security,
+        Text,
+        "peer-key-file",
+        "",
+        "Path to the peer server TLS key file.",
+    ),
+    works(
+        Security,
+        Bool,
+        "peer-client-cert-auth",
+        "false",
+        "Enable peer client cert authentication.",
+    ),
+    works(
+        Security,
+        Text,
+        "peer-client-cert-file",
+        "",
+        "Path to the cert file shown when dialling peers; the peer cert file if empty.",
+    ),
+    works(
+        Security,
+        Text,
+        "peer-client-key-file",
+        "",
+        "Path to the key file of --peer-client-cert-file.",
+    ),
+    works(
+        Security,
+        Text,
+        "peer-trusted-ca-file",
+        "",
+        "Path to the peer server TLS trusted CA file.",
+    ),
+    works(
+        Security,
+        Text,
+        "peer-cert-allowed-cn",
+        "",
+        "Comma-separated list of allowed CNs for inter-peer TLS authentication.",
+    ),
+    works(
+        Security,
+        Text,
+        "peer-cert-allowed-hostname",
+        "",
+        "Comma-separated list of allowed SAN hostnames for inter-peer TLS authentication.",
+    ),
+    works(
+        Security,
+        Bool,
+        "peer-auto-tls",
+        "false",
+        "Peer TLS using self-generated certificates if --peer-key-file and --peer-cert-file are not provided.",
+    ),
+    works(
+        Security,
+        Bool,
+        "peer-skip-client-san-verification",
+        "false",
+        "Skip verification of SAN field in client certificate for peer connections.",
+    ),
+    works(
+        Security,
+        Unsigned,
+        "self-signed-cert-validity",
+        "1",
+        "How many years the certificates of --auto-tls and --peer-auto-tls are valid.",
+    ),
+    works(
+        Security,
+        Text,
+        "peer-crl-file",
+        "",
+        "Path to the peer certificate revocation list file (DER or PEM).",
+    ),
+    works(
+        Security,
+        Text,
+        "cipher-suites",
+        "",
+        "Comma-separated list of TLS 1.2 cipher suites between client/server and peers, by Go's names.",
+    ),
+    works(
+        Security,
+        Text,
+        "tls-min-version",
+        "TLS1.2",
+        "Minimum TLS version spoken. Possible values: TLS1.2, TLS1.3.",
+    ),
+    works(
+        Security,
+        Text,
+        "tls-max-version",
+        "",
+        "Maximum TLS version spoken. Possible values: TLS1.2, TLS1.3.",
+    ),
     works(
         Security,
         Text,

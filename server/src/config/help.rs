@@ -28,10 +28,7 @@ pub fn flags_help() -> String {
     }
     text.push_str("Not implemented by this release (refused by name):\n");
     names(&mut text, |flag| {
-        matches!(
-            flag.standing,
-            Standing::Absent { .. } | Standing::AbsentProtection { .. }
-        )
+        matches!(flag.standing, Standing::Absent { .. })
     });
     text.push_str("\nWithout a meaning here (taken with a warning):\n");
     names(&mut text, |flag| flag.standing == Standing::Meaningless);
@@ -56,12 +53,7 @@ pub fn flags_markdown() -> String {
             let _ = writeln!(text, "| `--{}` | {default} | {help} |", flag.name);
         }
     }
-    let absent = |flag: &FlagSpec| {
-        matches!(
-            flag.standing,
-            Standing::Absent { .. } | Standing::AbsentProtection { .. }
-        )
-    };
+    let absent = |flag: &FlagSpec| matches!(flag.standing, Standing::Absent { .. });
     let meaningless = |flag: &FlagSpec| flag.standing == Standing::Meaningless;
     list(
         &mut text,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::cluster::ClusterError;
 use super::duration::show_duration;
+use super::tls::TlsMistake;
 use super::url::{MemberUrl, UrlError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,11 +56,6 @@ pub enum Problem {
     Absent,
     #[error("not implemented by this release; only {unless} is accepted")]
     AbsentUnless { unless: &'static str },
-    #[error(
-        "TLS and access control are not implemented by this release, \
-         and a server does not start with less protection than was asked for"
-    )]
-    ProtectionAbsent,
     #[error("must be simple, or jwt,sign-method=METHOD with pub-key=, priv-key= and ttl=")]
     TokenKind,
     #[error(
@@ -89,6 +85,8 @@ pub enum Problem {
     Url(#[from] UrlError),
     #[error("{0}")]
     Cluster(#[from] ClusterError),
+    #[error("{0}")]
+    Tls(#[from] TlsMistake),
     #[error("is required when --listen-client-urls is set explicitly")]
     AdvertiseUnset,
     #[error("does not go with --key-provider={provider}")]
@@ -101,8 +99,6 @@ pub enum Problem {
     BothOn { url: MemberUrl },
     #[error("{origin:?} is no origin: it must be http://HOST or https://HOST, maybe with a port")]
     NotAnOrigin { origin: String },
-    #[error("and --{other} name the same thing: set one of them")]
-    SameAs { other: &'static str },
     #[error("{output} does not go with other outputs")]
     OutputNotAlone { output: &'static str },
     #[error("{why}")]

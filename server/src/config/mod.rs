@@ -15,6 +15,7 @@ mod help;
 mod log;
 mod mistake;
 mod settle;
+mod tls;
 mod url;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,10 @@ pub use flag_syntax::Given;
 pub use flag_table::{FLAGS, FlagSpec, Group, Kind, Standing};
 pub use help::{flags_help, flags_markdown};
 pub use mistake::{Mistake, Problem, Source};
+pub use tls::{
+    AllowedNames, CipherSuite, OwnCertificate, PemPair, SelfSigned, TlsSettings, TlsVersion,
+    TlsVersions,
+};
 pub use url::{MemberUrl, Place, UrlError};
 
 /// etcd's release whose behaviour this server has.
@@ -83,6 +88,8 @@ pub struct Config {
     /// The least time between pings of a client that has something open.
     pub client_ping_interval_min: Duration,
     pub reuse_port: bool,
+    pub client_tls: TlsSettings,
+    pub peer_tls: TlsSettings,
     /// At least 100 ms.
     pub watch_progress_interval: Duration,
     pub warning_apply_duration: Duration,

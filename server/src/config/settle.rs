@@ -11,6 +11,7 @@ use super::duration::parse_duration;
 use super::flag_syntax::{Given, parse_bool};
 use super::flag_table::{FlagSpec, Kind, Standing};
 use super::mistake::{Mistake, Problem};
+use super::tls;
 use super::url::{MemberUrl, UrlError};
 use super::{AllowList, AutoCompaction, ClusterState, Config, Keepalive, KeySource};
 
@@ -55,14 +56,10 @@ impl Settling<'_> {
             match spec.standing {
                 Standing::Effective => {}
                 Standing::Meaningless => meaningless.push(spec.name),
-                Standing::Absent { unless } | Standing::AbsentProtection { unless }
-                    if same_value(spec, value, unless) => {}
+                Standing::Absent { unless } if same_value(spec, value, unless) => {}
                 Standing::Absent { unless: "" } => self.mistake(spec.name, Problem::Absent),
                 Standing::Absent { unless } => {
                     self.mistake(spec.name, Problem::AbsentUnless { unless });
-                }
-                Standing::AbsentProtection { .. } => {
-                    self.mistake(spec.name, Problem::ProtectionAbsent);
                 }
             }
         }
@@ -99,6 +96,17 @@ impl Settling<'_> {
         let initial_cluster_state = self.cluster_state();
         let (heartbeat_interval, election_timeout) = self.raft_times();
         let key_source = self.key_source(&data_dir);
+        let (client_tls, peer_tls) = tls::settle(
+            self.given,
+            &data_dir,
+            &tls::Listens {
+                client: listen_client_urls.as_deref().unwrap_or_default(),
+                client_http: listen_client_http_urls.as_deref().unwrap_or_default(),
+                metrics: listen_metrics_urls.as_deref().unwrap_or_default(),
+                peer: listen_peer_urls.as_deref().unwrap_or_default(),
+            },
+            &mut self.mistakes,
+        );
         let auth_token = self.auth_token();
         let log_level = self.log_level();
         let log_format = self.log_format();
@@ -126,6 +134,8 @@ impl Settling<'_> {
             keepalive: self.keepalive(),
             client_ping_interval_min: self.client_ping_interval_min(),
             reuse_port: self.given.bool("socket-reuse-port").unwrap_or(false),
+            client_tls,
+            peer_tls,
             watch_progress_interval: self.progress_interval(),
             warning_apply_duration: self.duration("warning-apply-duration", 100),
             warning_unary_request_duration: self.duration("warning-unary-request-duration", 300),
@@ -405,21 +415,7 @@ impl Settling<'_> {
     }
 
     fn key_source(&mut self, data_dir: &std::path::Path) -> Option<KeySource> {
-        let root_key_file = self.given.text("root-key-file");
-        let key_file = self.given.text("key-file");
-        if root_key_file.is_some() && key_file.is_some() {
-            self.mistake(
-                "key-file",
-                Problem::SameAs {
-                    other: "root-key-file",
-                },
-            );
-            return None;
-        }
-        let (flag, path) = match root_key_file {
-            Some(path) => ("root-key-file", Some(path)),
-            None => ("key-file", key_file),
-        };
+        let (flag, path) = ("root-key-file", self.given.text("root-key-file"));
         let passphrase = self.given.text("passphrase-file");
         for (flag, path) in [(flag, path), ("passphrase-file", passphrase)] {
             if path == Some("") {
@@ -589,13 +585,6 @@ mod tests {
     }
 
     #[test]
-    fn protection_that_is_missing_is_refused_and_its_absence_is_not() {
-        assert!(mistakes(&["--client-cert-auth"])[0].contains("less protection"));
-        assert!(mistakes(&["--listen-peer-urls=https://localhost:1"])[0].contains("TLS"));
-        ask(&["--client-cert-auth=false", "--cert-file=", "--auto-tls=f"]).unwrap();
-    }
-
-    #[test]
     fn an_absent_flag_may_say_what_holds_anyway() {
         ask(&["--pre-vote=1", "--corrupt-check-time=0"]).unwrap();
         assert_eq!(
@@ -640,10 +629,6 @@ mod tests {
     fn key_providers_take_only_their_own_file() {
         let source = |arguments: &[&str]| ask(arguments).unwrap().key_source;
         assert_eq!(
-            source(&["--key-file=/k"]),
-            KeySource::KeyFile { path: "/k".into() }
-        );
-        assert_eq!(
             source(&["--root-key-file=/k"]),
             KeySource::KeyFile { path: "/k".into() }
         );
@@ -662,12 +647,11 @@ mod tests {
             &[
                 "--key-provider=passphrase",
                 "--passphrase-file=/p",
-                "--key-file=/k",
+                "--root-key-file=/k",
             ],
             &["--passphrase-file=/p"],
             &["--passphrase-file="],
-            &["--key-file="],
-            &["--key-file=/a", "--root-key-file=/b"],
+            &["--root-key-file="],
             &["--key-provider=kms"],
         ] {
             assert_eq!(mistakes(wrong).len(), 1, "{wrong:?}");

@@ -1,6 +1,6 @@
 //! The URLs that flags carry: where to listen, and what to tell others.
 //!
-//! Promise: a [`MemberUrl`] is `http://host:port` or `unix://path`; its text is what etcd would
+//! Promise: a [`MemberUrl`] is `http(s)://host:port` or `unix(s)://path`; its text is what etcd would
 //! print for it, since member ids are hashes of such texts.
 //! Not known here: which flag a URL came from, and sockets.
 
@@ -30,10 +30,8 @@ pub enum Place {
 pub enum UrlError {
     #[error("no valid URLs given")]
     Empty,
-    #[error("URL scheme must be http or unix: {0}")]
+    #[error("URL scheme must be http, https, unix, or unixs: {0}")]
     Scheme(UrlText),
-    #[error("TLS is not implemented by this release, and {0} asks for it")]
-    Tls(UrlText),
     #[error(r#"URL address does not have the form "host:port": {0}"#)]
     HostPort(UrlText),
     #[error("URL must not contain a path: {0}")]
@@ -72,7 +70,7 @@ impl MemberUrl {
         let scheme = scheme.to_ascii_lowercase();
         let text = format!("{scheme}://{rest}");
         match scheme.as_str() {
-            "http" => {
+            "http" | "https" => {
                 if rest.contains(['/', '?', '#']) {
                     return Err(UrlError::Path(shown()));
                 }
@@ -83,12 +81,11 @@ impl MemberUrl {
                     place: Place::Tcp { host, port },
                 })
             }
-            "unix" if rest.is_empty() => Err(UrlError::EmptyHost(shown())),
-            "unix" => Ok(Self {
+            "unix" | "unixs" if rest.is_empty() => Err(UrlError::EmptyHost(shown())),
+            "unix" | "unixs" => Ok(Self {
                 text,
                 place: Place::Unix(PathBuf::from(rest)),
             }),
-            "https" | "unixs" => Err(UrlError::Tls(shown())),
             _ => Err(UrlError::Scheme(shown())),
         }
     }
@@ -117,6 +114,11 @@ impl MemberUrl {
 
     pub fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// Whether TLS is spoken there.
+    pub fn is_secure(&self) -> bool {
+        self.text.starts_with("https://") || self.text.starts_with("unixs://")
     }
 
     /// Listening takes an address, since a name may mean several of them.
@@ -196,7 +198,9 @@ mod tests {
                 port: 2379
             }
         );
-        assert!(url.is_local());
+        assert!(url.is_local() && !url.is_secure());
+        assert!(MemberUrl::parse("https://h:1").unwrap().is_secure());
+        assert!(MemberUrl::parse("unixs:///s").unwrap().is_secure());
     }
 
     #[test]
@@ -220,7 +224,6 @@ mod tests {
         for (given, says) in [
             ("localhost:2379", "URL scheme must be"),
             ("ftp://localhost:2379", "URL scheme must be"),
-            ("https://localhost:2379", "TLS is not implemented"),
             ("http://localhost", "host:port"),
             ("http://localhost:+1", "host:port"),
             ("http://localhost:99999", "host:port"),

@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::refusal;
 use crate::config::AllowList;
+use crate::serve::OverTls;
 
 /// Who may ask, as far as a browser tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,8 @@ impl FrontDoor {
 
 async fn pass(State(door): State<FrontDoor>, request: Request, next: Next) -> Response<Body> {
     let host = host(&request);
-    if !door.hosts.allows(&host) {
+    let over_tls = request.extensions().get::<OverTls>().is_some();
+    if !over_tls && !door.hosts.allows(&host) {
         tracing::warn!(
             host,
             "rejecting HTTP request to prevent DNS rebinding attacks"

@@ -16,6 +16,7 @@ use tonic::Status;
 
 use super::identity::{PROTOCOL_MAX, PROTOCOL_MIN};
 use super::link::Dial;
+use crate::tls::ClientTls;
 
 /// How long each of the listed peers may take to answer, connecting included.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -67,8 +68,12 @@ pub enum JoinError {
 pub async fn ask_for_cluster(
     peer_urls: &[String],
     election_timeout: Duration,
+    tls: Option<ClientTls>,
 ) -> Result<ExistingCluster, JoinError> {
-    let dial = Dial::Tcp { election_timeout };
+    let dial = Dial::Network {
+        election_timeout,
+        tls,
+    };
     for url in peer_urls {
         let asked = tokio::time::timeout(ANSWER_WITHIN, members_at(&dial, url)).await;
         match asked {

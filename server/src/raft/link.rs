@@ -1,4 +1,5 @@
-//! The way to a peer: a TCP connection or, in the simulation, its network.
+//! The way to a peer: a connection, with TLS where its URL says so, or, in the simulation, its
+//! network.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,12 +11,17 @@ use tonic::codegen::StdError;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
+use crate::config::MemberUrl;
+use crate::tls::{ClientTls, Connector};
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How peers are reached.
 pub(super) enum Dial {
-    Tcp {
+    Network {
         election_timeout: Duration,
+        /// What this member shows, and whom it believes.
+        tls: Option<ClientTls>,
     },
     #[cfg(test)]
     Simulated(super::sim::Port),
@@ -25,8 +31,12 @@ impl Dial {
     /// Connects when first used and again after a break.
     pub(super) fn dial(&self, url: &str) -> Result<Link, Status> {
         match self {
-            Self::Tcp { election_timeout } => {
-                Ok(Link(Way::Channel(channel(url, *election_timeout)?)))
+            Self::Network {
+                election_timeout,
+                tls,
+            } => {
+                let channel = channel(url, *election_timeout, tls.as_ref())?;
+                Ok(Link(Way::Channel(channel)))
             }
             #[cfg(test)]
             Self::Simulated(port) => Ok(Link(Way::Simulated(port.line_to(url)))),
@@ -34,18 +44,26 @@ impl Dial {
     }
 }
 
-fn channel(url: &str, election_timeout: Duration) -> Result<Channel, Status> {
-    let endpoint = Endpoint::from_shared(url.to_owned())
-        .map_err(|_| Status::unavailable("peer URL cannot be dialled"))?
+fn channel(
+    url: &str,
+    election_timeout: Duration,
+    tls: Option<&ClientTls>,
+) -> Result<Channel, Status> {
+    let undialled = |error: &dyn std::fmt::Display| {
+        Status::unavailable(format!("peer URL cannot be dialled: {error}"))
+    };
+    let url = MemberUrl::parse(url).map_err(|error| undialled(&error))?;
+    let connector = Connector::new(&url, tls).map_err(|error| undialled(&error))?;
+    let endpoint = Endpoint::from_shared(connector.origin())
+        .map_err(|error| undialled(&error))?
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
         // A peer that is stopped or cut off must not hold calls for ever.
         .http2_keep_alive_interval(election_timeout)
         .keep_alive_timeout(election_timeout * 2)
         .keep_alive_while_idle(true);
-    Ok(endpoint.connect_lazy())
+    Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 /// Carries calls to one peer.

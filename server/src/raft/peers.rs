@@ -19,6 +19,7 @@ use tonic::{Request, Status};
 use super::identity::{Identity, PROTOCOL_MAX, PROTOCOL_MIN};
 use super::link::{Dial, Link};
 use crate::mvcc::read_view::ReadView;
+use crate::tls::ClientTls;
 
 /// Binary metadata of every call between members.
 pub(super) const GREETING: &str = "sealkv-greeting-bin";
@@ -67,8 +68,13 @@ impl Peers {
         identity: Identity,
         view: Arc<ArcSwap<ReadView>>,
         election_timeout: Duration,
+        tls: Option<ClientTls>,
     ) -> Self {
-        Self::over(identity, view, Dial::Tcp { election_timeout })
+        let dial = Dial::Network {
+            election_timeout,
+            tls,
+        };
+        Self::over(identity, view, dial)
     }
 
     pub(super) fn over(identity: Identity, view: Arc<ArcSwap<ReadView>>, dial: Dial) -> Self {

@@ -4,13 +4,14 @@
 //! Not known here: what is spoken on it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use crate::config::{MemberUrl, Place};
+use crate::tls::ServerTls;
 
 const BACKLOG: u32 = 1024;
 
@@ -18,6 +19,16 @@ const BACKLOG: u32 = 1024;
 pub struct Listener {
     url: MemberUrl,
     socket: Socket,
+    security: Security,
+}
+
+/// What a port lets in.
+#[derive(Debug, Clone)]
+pub enum Security {
+    Plain,
+    Tls(ServerTls),
+    /// The client chooses by its first byte.
+    Either(ServerTls),
 }
 
 #[derive(Debug)]
@@ -69,6 +80,7 @@ pub fn listen(url: &MemberUrl, reuse_port: bool) -> Result<Listener, ListenError
         Ok(socket) => Ok(Listener {
             url: url.clone(),
             socket,
+            security: Security::Plain,
         }),
         Err(error) => Err(ListenError {
             url: url.clone(),
@@ -107,6 +119,15 @@ fn listen_unix(path: &Path) -> io::Result<Socket> {
 }
 
 impl Listener {
+    /// Until this is said, a listener is plain, whatever its URL.
+    pub fn secured(self, security: Security) -> Self {
+        Self { security, ..self }
+    }
+
+    pub fn security(&self) -> &Security {
+        &self.security
+    }
+
     pub fn url(&self) -> &MemberUrl {
         &self.url
     }
@@ -141,6 +162,13 @@ impl Listener {
 }
 
 impl Accepted {
+    pub(super) fn remote_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp { remote, .. } => Some(remote.ip()),
+            Self::Unix { .. } => None,
+        }
+    }
+
     pub(super) fn remote(&self) -> String {
         match self {
             Self::Tcp { remote, .. } => remote.to_string(),

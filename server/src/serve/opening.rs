@@ -1,4 +1,4 @@
-//! The first bytes of a connection: they tell HTTP/2 from HTTP/1.1.
+//! The first bytes of a connection: they tell TLS, HTTP/2 and HTTP/1.1 apart.
 //!
 //! Promise: whatever was read is handed on with the stream, and not one byte more is read than
 //! it takes to tell.
@@ -12,9 +12,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 /// RFC 9113, 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The type of the record that begins a handshake: RFC 8446, 5.1.
+const HANDSHAKE: u8 = 22;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
+    Tls,
     Http1,
     Http2,
 }
@@ -44,6 +47,8 @@ where
     }
     let protocol = if bytes == *PREFACE {
         Protocol::Http2
+    } else if bytes[0] == HANDSHAKE {
+        Protocol::Tls
     } else {
         Protocol::Http1
     };
@@ -127,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_protocols_are_told_apart_and_lose_no_byte() {
+    async fn all_protocols_are_told_apart_and_lose_no_byte() {
         let (protocol, all) = opened(&[b"PRI * HT", b"TP/2.0\r\n\r\nSM\r\n\r\nrest"])
             .await
             .unwrap();
@@ -139,6 +144,8 @@ mod tests {
         );
         let (protocol, all) = opened(&[b"PRI"]).await.unwrap();
         assert_eq!((protocol, all.as_slice()), (Protocol::Http1, &b"PRI"[..]));
+        let (protocol, all) = opened(&[b"\x16\x03\x01"]).await.unwrap();
+        assert_eq!((protocol, all.len()), (Protocol::Tls, 3));
         assert!(opened(&[]).await.is_none());
     }
 }

@@ -8,6 +8,7 @@ use super::bootstrap::Members;
 use crate::config::{ClusterState, Config, MemberUrl};
 use crate::raft::{ExistingCluster, ask_for_cluster};
 use crate::storage::DataDir;
+use crate::tls::ClientTls;
 
 /// What the members of a cluster say of it and of the one that joins.
 pub(super) struct Place {
@@ -20,6 +21,7 @@ pub(super) struct Place {
 pub(super) async fn find(
     config: &Config,
     directory: &DataDir,
+    to_peers: Option<ClientTls>,
 ) -> Result<Option<Place>, StartError> {
     if directory.has_state() || config.initial_cluster_state == ClusterState::New {
         return Ok(None);
@@ -37,7 +39,7 @@ pub(super) async fn find(
         listed.push(urls);
     }
     remote.sort_unstable();
-    let cluster = ask_for_cluster(&remote, config.election_timeout).await?;
+    let cluster = ask_for_cluster(&remote, config.election_timeout, to_peers).await?;
     let member_id = cluster.place_of(&own, &listed, config.learners_max)?;
     refuse_used(&cluster, member_id)?;
     Ok(Some(Place {

@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 use tonic::service::Routes;
 
 use super::bootstrap::{self, Opened};
+use super::listen::{listen, secure, tell_security};
 use super::pages::{PagesCluster, PagesNode};
 use super::plugins::Plugins;
 use super::{StartError, join};
@@ -18,7 +19,7 @@ use crate::access::{Door, Internal, JwtTokens, Permitted, Sessions};
 use crate::apply::Machine;
 use crate::command::PublishMember;
 use crate::compaction_schedule;
-use crate::config::{AuthToken, Config, MemberUrl};
+use crate::config::{AuthToken, Config};
 use crate::corruption_check;
 use crate::http::{FrontDoor, Gateway};
 use crate::key_service::{InheritedSlot, KeyService, KeyringFollower};
@@ -34,6 +35,7 @@ use crate::serve::{self, Endpoint, Listener, Services, Workers};
 use crate::shutdown::Shutdown;
 use crate::storage::DataDir;
 use crate::storage::log::RaftLog;
+use crate::tls::{ClientTls, MemberTls};
 use crate::watch::Hub;
 
 /// How long a new member waits for an answer when it asks its peers whether they know it.
@@ -59,10 +61,15 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
     };
     let path = config.data_dir.clone();
     let directory = aside(move || Ok(DataDir::open(&path)?)).await?;
-    let place = join::find(&config, &directory).await?;
-    let opening = config.clone();
+    let (tls, opening) = (config.clone(), config.clone());
+    // Before anything is written that a mistake in the flags would leave behind.
+    let tls = aside(move || Ok(MemberTls::load(&tls)?)).await?;
+    let _fresh = tls.keep_fresh();
+    let place = join::find(&config, &directory, tls.to_peers.clone()).await?;
     let opened = aside(move || bootstrap::open(&opening, directory, place)).await?;
-    let member = Member::start(&config, opened).await?;
+    let peer_listeners = secure(peer_listeners, tls.peers.as_ref());
+    let client_listeners = client_listeners.map(|wanted| secure(wanted, tls.clients.as_ref()));
+    let member = Member::start(&config, opened, tls.to_peers).await?;
     let workers = Arc::new(Workers::start_per_core().map_err(|source| StartError::Io {
         what: "cannot start threads",
         source,
@@ -91,23 +98,22 @@ async fn aside<T: Send + 'static>(
     done.map_err(|error| StartError::Raft(error.to_string()))?
 }
 
-fn listen(urls: &[MemberUrl], config: &Config) -> Result<Vec<Listener>, StartError> {
-    urls.iter()
-        .map(|url| {
-            serve::listen(url, config.reuse_port).map_err(|e| StartError::Listen {
-                url: e.url.to_string(),
-                source: e.error,
-            })
-        })
-        .collect()
+/// What clients and operators connect to.
+struct ClientListeners<L> {
+    /// gRPC, and HTTP too if that has no listeners of its own.
+    grpc: L,
+    http: L,
+    metrics: L,
 }
 
-/// What clients and operators connect to.
-struct ClientListeners {
-    /// gRPC, and HTTP too if that has no listeners of its own.
-    grpc: Vec<Listener>,
-    http: Vec<Listener>,
-    metrics: Vec<Listener>,
+impl<L> ClientListeners<L> {
+    fn map<M>(self, make: impl Fn(L) -> M) -> ClientListeners<M> {
+        ClientListeners {
+            grpc: make(self.grpc),
+            http: make(self.http),
+            metrics: make(self.metrics),
+        }
+    }
 }
 
 struct Member {
@@ -119,7 +125,11 @@ struct Member {
 }
 
 impl Member {
-    async fn start(config: &Config, opened: Opened) -> Result<Self, StartError> {
+    async fn start(
+        config: &Config,
+        opened: Opened,
+        to_peers: Option<ClientTls>,
+    ) -> Result<Self, StartError> {
         let Opened {
             directory,
             member_key,
@@ -134,7 +144,12 @@ impl Member {
         let storage_keys = member_key.storage_keys().clone();
         let inherited = inherited.map(Arc::new);
         let view = Arc::new(ArcSwap::new(machine.view()));
-        let peers = Peers::new(identity.clone(), view.clone(), config.election_timeout);
+        let peers = Peers::new(
+            identity.clone(),
+            view.clone(),
+            config.election_timeout,
+            to_peers,
+        );
         let others = may_know.iter();
         for (id, (_, urls)) in others.filter(|(id, _)| **id != identity.member_id) {
             refuse_if_known(&peers, &identity, *id, urls).await?;
@@ -259,7 +274,7 @@ impl Member {
     async fn live(
         &self,
         config: &Config,
-        listeners: ClientListeners,
+        listeners: ClientListeners<Vec<Listener>>,
         workers: &Arc<Workers>,
         shutdown: &Shutdown,
     ) -> Result<(), StartError> {
@@ -302,6 +317,7 @@ impl Member {
             .with_ping_interval_min(config.client_ping_interval_min);
         for listener in listeners.grpc.iter().chain(&listeners.http) {
             tracing::info!(listener = %listener.url(), "ready to serve client requests");
+            tell_security(listener);
         }
         let main = if listeners.http.is_empty() {
             Services::new(routes, pages.clone())

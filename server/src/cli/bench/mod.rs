@@ -3,7 +3,7 @@
 //! Subcommands, flags and report are those of etcd's `tools/benchmark`, so that figures of both can be
 //! read side by side. Everything runs on the caller's runtime; a single-threaded one leaves the other
 //! cores to the server that is measured.
-//! Not known here: any other module of the server.
+//! Not known here: how an endpoint is dialled, and any other module of the server.
 
 mod keys;
 mod lease;
@@ -17,8 +17,10 @@ mod watch_latency;
 
 use clap::{Args, Subcommand, ValueEnum};
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
+use super::Global;
+use super::connect::ConnectError;
 use load::Load;
 
 /// No answer of a benchmark is larger.
@@ -79,13 +81,8 @@ enum Consistency {
 /// nothing could be measured.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BenchError {
-    #[error("--endpoints: {url}: {source}")]
-    Connect {
-        url: String,
-        source: tonic::transport::Error,
-    },
-    #[error("--endpoints names none")]
-    NoEndpoint,
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     #[error(
         "--key-size {key_size} is too small for --key-space-size {key_space_size}: {needed} bytes are needed"
     )]
@@ -116,10 +113,10 @@ impl BenchError {
     }
 }
 
-/// Runs the load and returns the report as text. `endpoints` may lack a scheme.
-pub(super) async fn run(bench: &Bench, endpoints: &[String]) -> Result<String, BenchError> {
+/// Runs the load and returns the report as text.
+pub(super) async fn run(bench: &Bench, global: &Global) -> Result<String, BenchError> {
     let clients = bench.clients;
-    let channels = connect(endpoints, clients.conns.min(clients.clients)).await?;
+    let channels = connect(global, clients.conns.min(clients.clients)).await?;
     let to = Target {
         channels: &channels,
         clients: clients.clients,
@@ -158,40 +155,11 @@ impl Target<'_> {
     }
 }
 
-async fn connect(endpoints: &[String], conns: u32) -> Result<Vec<Channel>, BenchError> {
+async fn connect(global: &Global, conns: u32) -> Result<Vec<Channel>, BenchError> {
+    let ways = global.ways()?;
     let mut channels = Vec::new();
-    for url in endpoints.iter().cycle().take(if endpoints.is_empty() {
-        0
-    } else {
-        conns as usize
-    }) {
-        let url = if url.contains("://") {
-            url.clone()
-        } else {
-            format!("http://{url}")
-        };
-        let failed = |source| BenchError::Connect {
-            url: url.clone(),
-            source,
-        };
-        let endpoint = Endpoint::from_shared(url.clone())
-            .map_err(failed)?
-            .tcp_nodelay(true);
-        channels.push(endpoint.connect().await.map_err(failed)?);
+    for way in ways.iter().cycle().take(conns as usize) {
+        channels.push(way.connect(global).await?);
     }
-    if channels.is_empty() {
-        Err(BenchError::NoEndpoint)
-    } else {
-        Ok(channels)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn no_endpoint_is_an_error_and_not_a_benchmark_of_nothing() {
-        assert!(matches!(connect(&[], 1).await, Err(BenchError::NoEndpoint)));
-    }
+    Ok(channels)
 }
