@@ -137,10 +137,12 @@ fn bad_configuration_exits_1_and_names_every_mistake_together() {
 fn security_flags_are_never_ignored() {
     let directory = tempfile::tempdir().unwrap();
     for flag in [
-        "--client-cert-auth",
         "--cert-file=x",
-        "--trusted-ca-file=x",
-        "--peer-auto-tls",
+        "--client-crl-file=x",
+        "--client-cert-allowed-hostname=x",
+        "--peer-crl-file=x",
+        "--peer-cert-allowed-cn=x",
+        "--peer-cert-allowed-hostname=x",
         "--auth-token=jwt",
     ] {
         let output = sealkv(&[flag], directory.path());

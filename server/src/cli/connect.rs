@@ -22,20 +22,23 @@ pub(super) struct Security {
     cacert: Option<PathBuf>,
     /// Show this certificate.
     #[arg(
-        long,
+        id = "client-cert",
+        long = "cert",
         global = true,
         env = "SEALKV_CERT",
         value_name = "FILE",
-        requires = "key"
+        requires = "client-key"
     )]
     cert: Option<PathBuf>,
     /// The key of --cert.
+    // The names are the server's own: a subcommand's argument may be called `key` too.
     #[arg(
-        long,
+        id = "client-key",
+        long = "key",
         global = true,
         env = "SEALKV_KEY",
         value_name = "FILE",
-        requires = "cert"
+        requires = "client-cert"
     )]
     key: Option<PathBuf>,
     /// Believe any server's certificate (for tests only).

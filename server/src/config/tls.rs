@@ -114,6 +114,8 @@ pub enum TlsMistake {
         "needs --client-cert-auth or --trusted-ca-file: without them no client shows a certificate"
     )]
     NoClientCertificates,
+    #[error("needs https peer URLs: without TLS no member shows a certificate")]
+    NoPeerCertificates,
     #[error("unexpected TLS cipher suite {name:?}")]
     UnknownSuite { name: String },
     #[error("TLS cipher suite {name:?} is too weak to be offered here: {WHY_WEAK}")]
@@ -275,6 +277,9 @@ pub(super) fn settle(
     let client = settling.endpoint(&CLIENT, &clients, versions, &cipher_suites);
     let peer = settling.endpoint(&PEER, listens.peer, versions, &cipher_suites);
     settling.client_checks(&client);
+    if secure(listens.peer).is_none() {
+        settling.plain_peer_checks(&peer);
+    }
     if client.certificate == OwnCertificate::None {
         for (flag, urls) in [
             ("listen-client-urls", listens.client),
@@ -506,6 +511,21 @@ impl Settling<'_> {
             self.mistake(CLIENT.allowed_hostnames, TlsMistake::NoClientCertificates);
         }
     }
+
+    /// Who asks for certain members gets no others. etcd forgets these without TLS.
+    fn plain_peer_checks(&mut self, peer: &TlsSettings) {
+        let allowed = match peer.allowed {
+            AllowedNames::Anyone => None,
+            AllowedNames::CommonNames(_) => PEER.allowed_names,
+            AllowedNames::Hostnames(_) => Some(PEER.allowed_hostnames),
+        };
+        for flag in [peer.crl.as_ref().map(|_| PEER.crl), allowed]
+            .into_iter()
+            .flatten()
+        {
+            self.mistake(flag, TlsMistake::NoPeerCertificates);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -540,6 +560,8 @@ mod tests {
             "--client-cert-auth",
             "--client-crl-file=/crl",
             "--client-cert-allowed-hostname=a.example,10.0.0.1",
+            "--listen-peer-urls=https://127.0.0.1:2",
+            "--initial-advertise-peer-urls=https://127.0.0.1:2",
             "--peer-cert-file=/pc",
             "--peer-key-file=/pk",
             "--peer-client-cert-file=/dc",
@@ -653,12 +675,21 @@ mod tests {
             &["--peer-auto-tls", "--peer-cert-allowed-cn=a"],
             &["--client-crl-file=/crl"],
             &["--client-cert-allowed-hostname=a"],
+            &["--peer-crl-file=/crl"],
+            &["--peer-cert-allowed-cn=a"],
+            &["--peer-cert-allowed-hostname=a"],
             &["--peer-cert-allowed-cn=a", "--peer-cert-allowed-hostname=b"],
             &["--peer-cert-allowed-hostname=a b"],
             &["--auto-tls", "--self-signed-cert-validity=0"],
             &["--auto-tls", "--self-signed-cert-validity=100000"],
         ] {
-            assert_eq!(mistakes(flags).len(), 1, "{flags:?}");
+            let found = mistakes(flags);
+            let of = |mistake: &String, flag: &&str| {
+                let name = flag.split('=').next().unwrap();
+                mistake.starts_with(&format!("{name}:"))
+            };
+            let mut named = found.iter().map(|it| flags.iter().any(|flag| of(it, flag)));
+            assert!(!found.is_empty() && named.all(|it| it), "{found:?}");
         }
     }
 
