@@ -6,7 +6,8 @@
 //! - the pieces in which a stream of a range comes (what they hold together, and what only the last may carry, is compared);
 //! - sizes, raft's indexes and terms, and the leader's id in a status (only whether they are set is compared, and of
 //!   the bytes in use nothing: an empty store of etcd's has some);
-//! - the hash of a store, which is of etcd's bytes (what revision it is of, and from where, is compared);
+//! - the hash of a store, which is of etcd's bytes, and from where it is: at the compacted revision etcd tells the one
+//!   compacted before, for as long as it keeps that hash (what revision it is of is compared);
 //! - ids, names and URLs of members, and how many there are (only whether they are set is compared);
 //! - `lease` of a record read with `keys_only`: etcd 3.7 forgets it (etcd-io/etcd#22209), sealkv tells it.
 
@@ -163,7 +164,7 @@ pub(super) fn status(mut response: pb::StatusResponse) -> pb::StatusResponse {
 
 pub(super) fn hash_kv(mut response: pb::HashKvResponse) -> pb::HashKvResponse {
     header(&mut response.header);
-    response.hash = 0;
+    (response.hash, response.compact_revision) = (0, 0);
     response
 }
 
