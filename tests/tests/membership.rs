@@ -540,7 +540,7 @@ async fn a_member_moves_to_another_address() {
     let elsewhere = format!("http://127.0.0.1:{}", tests::cluster::free_port());
     let answer = update(&client, id, &elsewhere).await.unwrap();
     let listed = answer.members.iter().find(|it| it.id == id).unwrap();
-    assert_eq!(listed.peer_ur_ls, [elsewhere.clone()]);
+    assert_eq!(listed.peer_ur_ls, std::slice::from_ref(&elsewhere));
     cluster.members[moving].terminate().await;
     cluster.members[moving].set_flag("listen-peer-urls", &elsewhere);
     client.put("a", "1").await.unwrap();
