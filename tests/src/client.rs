@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
+use proto::etcdserverpb::auth_client::AuthClient;
 use proto::etcdserverpb::cluster_client::ClusterClient;
 use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::lease_client::LeaseClient;
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use crate::tls::Tls;
 
@@ -31,6 +32,8 @@ pub const MESSAGE_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
+    /// Sent along with reads and with the status.
+    token: Option<String>,
 }
 
 impl Client {
@@ -48,6 +51,7 @@ impl Client {
             .timeout(CALL_WITHIN);
         Some(Self {
             channel: endpoint.connect().await.ok()?,
+            token: None,
         })
     }
 
@@ -55,6 +59,7 @@ impl Client {
     pub async fn try_connect_over(endpoint: &str, tls: &Tls) -> Option<Self> {
         Some(Self {
             channel: tls.connect(endpoint, CALL_WITHIN).await.ok()?,
+            token: None,
         })
     }
 
@@ -66,7 +71,30 @@ impl Client {
             channel: endpoint
                 .connect_timeout(Duration::from_secs(2))
                 .connect_lazy(),
+            token: None,
         }
+    }
+
+    /// The same client as somebody who may read and see the status.
+    pub async fn log_in(mut self, name: &str, password: &str) -> Result<Self, Status> {
+        let request = pb::AuthenticateRequest {
+            name: name.to_owned(),
+            password: password.to_owned(),
+        };
+        let answer = AuthClient::new(self.channel())
+            .authenticate(request)
+            .await?;
+        self.token = Some(answer.into_inner().token);
+        Ok(self)
+    }
+
+    fn ask<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(token) = &self.token {
+            let token = token.parse().expect("a token is plain text");
+            request.metadata_mut().insert("token", token);
+        }
+        request
     }
 
     pub fn channel(&self) -> Channel {
@@ -91,7 +119,7 @@ impl Client {
 
     pub async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
         self.kv()
-            .range(request)
+            .range(self.ask(request))
             .await
             .map(tonic::Response::into_inner)
     }
@@ -218,7 +246,7 @@ impl Client {
 
     pub async fn status(&self) -> Result<pb::StatusResponse, Status> {
         MaintenanceClient::new(self.channel())
-            .status(pb::StatusRequest {})
+            .status(self.ask(pb::StatusRequest {}))
             .await
             .map(tonic::Response::into_inner)
     }

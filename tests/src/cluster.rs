@@ -165,6 +165,7 @@ impl Plan {
                     arguments,
                     child: None,
                     log_from: 0,
+                    login: None,
                     links: links.clone(),
                     tls: self.tls.clone(),
                     peers_over_tls: self.peers_over_tls,
@@ -268,6 +269,7 @@ impl Cluster {
             arguments,
             child: None,
             log_from: 0,
+            login: None,
             links: None,
             tls: self.tls.clone(),
             peers_over_tls: self.peers_over_tls,
@@ -279,6 +281,13 @@ impl Cluster {
     /// A member that was removed: those that join later do not list it.
     pub fn leave(&mut self, index: usize) {
         self.left.push(index);
+    }
+
+    /// From now on the harness asks as somebody.
+    pub fn log_in(&mut self, name: &str, password: &str) {
+        for member in &mut self.members {
+            member.login = Some((name.to_owned(), password.to_owned()));
+        }
     }
 
     /// A client of the first member.
@@ -357,6 +366,8 @@ pub struct Member {
     child: Option<Child>,
     /// Where the log of the newest start begins.
     log_from: usize,
+    /// As whom the harness asks, where authentication is on.
+    login: Option<(String, String)>,
     links: Option<Links>,
     tls: Option<Tls>,
     peers_over_tls: bool,
@@ -371,9 +382,13 @@ impl Member {
 
     /// `None` if it cannot be reached.
     pub async fn try_client(&self) -> Option<Client> {
-        match &self.tls {
-            None => Client::try_connect(&self.endpoint()).await,
-            Some(tls) => Client::try_connect_over(&self.endpoint(), tls).await,
+        let client = match &self.tls {
+            None => Client::try_connect(&self.endpoint()).await?,
+            Some(tls) => Client::try_connect_over(&self.endpoint(), tls).await?,
+        };
+        match &self.login {
+            None => Some(client),
+            Some((name, password)) => client.log_in(name, password).await.ok(),
         }
     }
 

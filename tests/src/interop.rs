@@ -38,7 +38,7 @@ pub fn tool(name: &str) -> Option<PathBuf> {
 }
 
 /// Turns authentication on, with [`USER`] as the one who may do everything.
-pub async fn require_login(cluster: &Cluster) {
+pub async fn require_login(cluster: &mut Cluster) {
     let mut auth = AuthClient::new(cluster.client().await.channel());
     let user = pb::AuthUserAddRequest {
         name: USER.into(),
@@ -53,6 +53,7 @@ pub async fn require_login(cluster: &Cluster) {
     auth.user_grant_role(grant).await.expect("root is granted");
     let enabled = auth.auth_enable(pb::AuthEnableRequest {}).await;
     enabled.expect("authentication is turned on");
+    cluster.log_in(USER, PASSWORD);
 }
 
 /// A program that plays its scenarios against a cluster.

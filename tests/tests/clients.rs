@@ -51,28 +51,33 @@ fn java() -> Option<Program> {
 }
 
 /// Whether clients have to log in.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Auth {
     Off,
-    On,
+    On { token_seconds: u32 },
 }
+
+/// Over before a scenario is, so that the client has to log in again.
+const SHORT: u32 = 3;
+/// For longer than any scenario, as by default.
+const LONG: u32 = 300;
 
 async fn drive(program: Option<Program>, members: usize, auth: Auth) {
     let Some(program) = program else { return };
     let plan = Cluster::plan().members(members);
-    if auth == Auth::Off {
+    let Auth::On { token_seconds } = auth else {
         program.drive(&mut plan.start().await).await;
         return;
-    }
-    // Who logs in at the start of a scenario may work for longer than a token lives.
-    let mut cluster = plan.flag("--auth-token-ttl=3").start().await;
-    interop::require_login(&cluster).await;
+    };
+    let flag = format!("--auth-token-ttl={token_seconds}");
+    let mut cluster = plan.flag(flag).start().await;
+    interop::require_login(&mut cluster).await;
     program.logged_in().drive(&mut cluster).await;
 }
 
 /// One member and three, without and with authentication, for each program.
 macro_rules! drives {
-    ($($program:ident { $one:ident $three:ident $one_logged_in:ident $three_logged_in:ident })*) => {$(
+    ($($program:ident $token_seconds:ident { $one:ident $three:ident $one_logged_in:ident $three_logged_in:ident })*) => {$(
         #[tokio::test]
         async fn $one() {
             drive($program(), 1, Auth::Off).await;
@@ -85,42 +90,43 @@ macro_rules! drives {
 
         #[tokio::test]
         async fn $one_logged_in() {
-            drive($program(), 1, Auth::On).await;
+            drive($program(), 1, Auth::On { token_seconds: $token_seconds }).await;
         }
 
         #[tokio::test]
         async fn $three_logged_in() {
-            drive($program(), 3, Auth::On).await;
+            drive($program(), 3, Auth::On { token_seconds: $token_seconds }).await;
         }
     )*};
 }
 
 drives! {
-    go {
+    go SHORT {
         etcds_go_client_and_its_packages_against_one_member
         etcds_go_client_and_its_packages_against_three_members
         etcds_go_client_logged_in_at_one_member
         etcds_go_client_logged_in_at_three_members
     }
-    rust {
+    rust SHORT {
         the_etcd_client_crate_against_one_member
         the_etcd_client_crate_against_three_members
         the_etcd_client_crate_logged_in_at_one_member
         the_etcd_client_crate_logged_in_at_three_members
     }
-    java {
+    // Its stream of renewals does not log in again.
+    java LONG {
         jetcd_against_one_member
         jetcd_against_three_members
         jetcd_logged_in_at_one_member
         jetcd_logged_in_at_three_members
     }
-    node {
+    node SHORT {
         node_etcd3_against_one_member
         node_etcd3_against_three_members
         node_etcd3_logged_in_at_one_member
         node_etcd3_logged_in_at_three_members
     }
-    aetcd {
+    aetcd SHORT {
         python_aetcd_against_one_member
         python_aetcd_against_three_members
         python_aetcd_logged_in_at_one_member

@@ -6,7 +6,9 @@
 //! - the pieces in which a stream of a range comes (what they hold together, and what only the last may carry, is compared);
 //! - sizes, raft's indexes and terms, and the leader's id in a status (only whether they are set is compared, and of
 //!   the bytes in use nothing: an empty store of etcd's has some);
-//! - the hash of a store, which is of etcd's bytes (what revision it is of, and from where, is compared);
+//! - the hash of a store, which is of etcd's bytes, and from where it is: at the compacted revision etcd tells the one
+//!   compacted before, for as long as it keeps that hash (what revision it is of is compared, but where none is asked for:
+//!   once revision 0 was compacted etcd takes that for one);
 //! - ids, names and URLs of members, and how many there are (only whether they are set is compared);
 //! - `lease` of a record read with `keys_only`: etcd 3.7 forgets it (etcd-io/etcd#22209), sealkv tells it.
 
@@ -161,9 +163,15 @@ pub(super) fn status(mut response: pb::StatusResponse) -> pb::StatusResponse {
     response
 }
 
-pub(super) fn hash_kv(mut response: pb::HashKvResponse) -> pb::HashKvResponse {
+pub(super) fn hash_kv(
+    request: pb::HashKvRequest,
+    mut response: pb::HashKvResponse,
+) -> pb::HashKvResponse {
+    if request.revision == 0 {
+        response.hash_revision = 0;
+    }
     header(&mut response.header);
-    response.hash = 0;
+    (response.hash, response.compact_revision) = (0, 0);
     response
 }
 

@@ -119,7 +119,8 @@ impl Session {
             }
             Step::Status => Answer::of_result(self.client.status().await.map(normalise::status)),
             Step::HashKv(request) => {
-                Answer::of_result(self.client.hash_kv(*request).await.map(normalise::hash_kv))
+                let answer = self.client.hash_kv(*request).await;
+                Answer::of_result(answer.map(|response| normalise::hash_kv(*request, response)))
             }
             Step::Members(request) => {
                 let answer = self.client.member_list(request.linearizable).await;
