@@ -1,4 +1,4 @@
-//! From `--endpoints` to a channel.
+//! From `--endpoints` to a channel, logged in.
 //!
 //! Promise: only connecting is tried at one endpoint after the other; a request is sent once, so
 //! that no write happens twice.
@@ -11,6 +11,7 @@ use clap::Args;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Global;
+use super::login::{LoginError, Session};
 use crate::config::{MemberUrl, PemPair, UrlError};
 use crate::tls::{ClientTls, Connector, DialError, TlsError, Trust};
 
@@ -77,6 +78,8 @@ pub(super) enum ConnectError {
         url: String,
         error: tonic::transport::Error,
     },
+    #[error(transparent)]
+    Login(#[from] LoginError),
     #[error("no endpoint can be reached:{}", lines(.0))]
     Unreachable(Vec<(String, String)>),
 }
@@ -145,11 +148,11 @@ pub(super) fn endpoints(list: &str, default_scheme: &str) -> Result<Vec<MemberUr
 }
 
 /// The first endpoint that takes a connection.
-pub(super) async fn connect(global: &Global) -> Result<Channel, ConnectError> {
+pub(super) async fn connect(global: &Global) -> Result<Session, ConnectError> {
     let mut tried = Vec::new();
     for way in global.ways()? {
         match way.connect(global).await {
-            Ok(channel) => return Ok(channel),
+            Ok(channel) => return Ok(global.login.at(channel).await?),
             Err(ConnectError::Unreachable(error)) => tried.extend(error),
             Err(error) => return Err(error),
         }
@@ -157,7 +160,12 @@ pub(super) async fn connect(global: &Global) -> Result<Channel, ConnectError> {
     Err(ConnectError::Unreachable(tried))
 }
 
-pub(super) async fn connect_one(url: &MemberUrl, global: &Global) -> Result<Channel, ConnectError> {
+pub(super) async fn connect_one(url: &MemberUrl, global: &Global) -> Result<Session, ConnectError> {
+    Ok(global.login.at(dial(url, global).await?).await?)
+}
+
+/// A channel that nobody has logged in at.
+pub(super) async fn dial(url: &MemberUrl, global: &Global) -> Result<Channel, ConnectError> {
     let ways = global.security.ways(vec![url.clone()])?;
     match ways.first() {
         Some(way) => way.connect(global).await,

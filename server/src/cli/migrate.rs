@@ -31,7 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::connect::{connect_one, endpoints};
+use super::connect::{dial, endpoints};
 use super::output::{Format, json_bytes, print, print_json, show_bytes};
 use super::{CliError, Global};
 use crate::config::UrlError;
@@ -216,7 +216,7 @@ async fn side(
     let urls = endpoints(list, global.security.default_scheme())
         .map_err(|error| MigrateError::Endpoints { flag, error })?;
     for url in urls {
-        match connect_one(&url, global).await {
+        match dial(&url, global).await {
             Ok(channel) => channels.push((url.to_string(), channel)),
             Err(error) => refused = Some(error),
         }

@@ -8,6 +8,7 @@ mod bench;
 mod completion;
 mod connect;
 mod keys;
+mod login;
 mod migrate;
 mod output;
 mod plugin;
@@ -43,6 +44,8 @@ struct Global {
     endpoints: String,
     #[command(flatten)]
     security: connect::Security,
+    #[command(flatten)]
+    login: login::Login,
     /// How to print.
     #[arg(
         short = 'w',
@@ -139,6 +142,11 @@ pub fn is_client_option(word: &str) -> bool {
 
 #[derive(Debug, thiserror::Error)]
 enum CliError {
+    #[error("--user: {command} does not log in with it: {instead}")]
+    NoLogin {
+        command: &'static str,
+        instead: &'static str,
+    },
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("{}", show_status(.0))]
@@ -202,6 +210,7 @@ fn failed(error: &CliError) -> ExitCode {
 
 impl Client {
     async fn run(self) -> Result<(), CliError> {
+        self.check_login()?;
         let seconds = self.global.command_timeout;
         let work = async {
             match &self.command {
@@ -228,6 +237,22 @@ impl Client {
         tokio::time::timeout(limit, work)
             .await
             .map_err(|_| CliError::Timeout { seconds })?
+    }
+
+    /// What would not log in must not seem to.
+    fn check_login(&self) -> Result<(), CliError> {
+        let asked = self.global.login.is_asked_for();
+        match self.command {
+            Command::Bench(_) if asked => Err(CliError::NoLogin {
+                command: "bench",
+                instead: "switch authentication off at the server that is measured",
+            }),
+            Command::Migrate(_) if asked => Err(CliError::NoLogin {
+                command: "migrate",
+                instead: "use --from-user and --to-user",
+            }),
+            _ => Ok(()),
+        }
     }
 
     async fn bench(&self, command: &bench::Bench) -> Result<(), CliError> {

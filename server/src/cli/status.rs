@@ -12,9 +12,9 @@ use proto::sealkv::v1::keys_client::KeysClient;
 use proto::sealkv::v1::plugins_client::PluginsClient;
 use proto::sealkv::v1::{KeysListRequest, PluginListRequest, PluginStatus};
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
 use super::connect::{connect, connect_one};
+use super::login::Session;
 use super::output::{Format, Table, print, print_json};
 use super::plugin::plugin_json;
 use super::{CliError, Global};
@@ -99,7 +99,7 @@ async fn ask(member: &Member, global: &Global) -> Result<StatusResponse, String>
     Err(why)
 }
 
-async fn status(channel: Channel) -> Result<StatusResponse, String> {
+async fn status(channel: Session) -> Result<StatusResponse, String> {
     let answer = MaintenanceClient::new(channel)
         .status(StatusRequest {})
         .await;
