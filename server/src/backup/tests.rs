@@ -1,3 +1,5 @@
+//! Backups written, read, cut short and changed.
+
 use std::io::Cursor;
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! The rules of a change, tried against small clusters.
+
 use super::*;
 use crate::tables::members::Members;
 
