@@ -50,6 +50,28 @@ async fn every_member_takes_writes_and_reads_what_another_wrote() {
 }
 
 #[tokio::test]
+async fn every_member_names_the_keys_that_were_attached_just_before_elsewhere() {
+    let cluster = Cluster::three().await;
+    let mut clients = Vec::new();
+    for member in &cluster.members {
+        clients.push(member.client().await);
+    }
+    for lease in 1..=20 {
+        clients[0].grant(lease, 60).await.unwrap();
+        let put = proto::etcdserverpb::PutRequest {
+            key: format!("k{lease}").into(),
+            lease,
+            ..Default::default()
+        };
+        clients[0].put_request(put).await.unwrap();
+        for client in &clients {
+            let left = client.time_to_live(lease, true).await.unwrap();
+            assert_eq!(left.keys, [format!("k{lease}")], "lease {lease}: {left:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn all_members_list_the_same_cluster() {
     let cluster = Cluster::three().await;
     for member in &cluster.members {

@@ -141,7 +141,10 @@ impl Lease for Edge {
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
-        let asked = self.permit_write(&who, TimeToLive { id, keys }).await?;
+        // The lease's keys are told from what is applied here: what was attached before the
+        // question has to be.
+        self.read_point(false).await?;
+        self.permit_write(&who, TimeToLive { id, keys }).await?;
         let left = self.replica.lease_remaining(id).await;
         let view = self.replica.view();
         let header = header::full(&*self.replica, view.revision);
@@ -156,23 +159,23 @@ impl Lease for Edge {
             Err(LeaseError::NotFound) => return Ok(Response::new(gone)),
             Err(error) => return Err(error.into()),
         };
-        if keys {
-            self.still_permitted(asked.caller())?;
-        }
-        let leases = view.leases.read();
-        let Some(lease) = leases.get(id) else {
+        let found = view.leases.read().get(id).map(|lease| {
+            let attached = if keys {
+                lease.keys().cloned().collect()
+            } else {
+                Vec::new()
+            };
+            (lease.ttl_seconds, attached)
+        });
+        let Some((granted_ttl, attached)) = found else {
             return Ok(Response::new(gone));
         };
-        let keys = if keys {
-            lease.keys().cloned().collect()
-        } else {
-            Vec::new()
-        };
-        let granted_ttl = lease.ttl_seconds;
+        // Keys may have been attached since the door was passed.
+        self.permit_write(&who, TimeToLive { id, keys }).await?;
         Ok(Response::new(pb::LeaseTimeToLiveResponse {
             ttl,
             granted_ttl,
-            keys,
+            keys: attached,
             ..gone
         }))
     }
