@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/kubernetes"
@@ -54,6 +55,13 @@ func naming(ctx context.Context, w *world) error {
 	all, err := seen.List(ctx)
 	if err != nil {
 		return err
+	}
+	// It reads serializably, wherever it asks: that member may not have heard yet.
+	for tries := 0; len(all) < 2 && tries < 100; tries++ {
+		time.Sleep(50 * time.Millisecond)
+		if all, err = seen.List(ctx); err != nil {
+			return err
+		}
 	}
 	if err := must(len(all) == 2 && all[service+"/two"].Metadata == "about two", "listed %v", all); err != nil {
 		return err
