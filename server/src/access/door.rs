@@ -63,12 +63,25 @@ impl Door {
         identity: &Identity,
         request: T,
     ) -> Result<Permitted<T>, Denied> {
-        let caller = self.check(rules, identity, &request)?;
-        Ok(Permitted::by_door(caller, request))
+        let passed = self.permit_or_return(rules, identity, request);
+        passed.map_err(|(denied, _)| denied)
+    }
+
+    /// As `permit`; what may not pass is given back, to ask again by newer rules.
+    pub fn permit_or_return<T: Guarded>(
+        &self,
+        rules: Rules<'_>,
+        identity: &Identity,
+        request: T,
+    ) -> Result<Permitted<T>, (Denied, T)> {
+        match self.check(rules, identity, &request) {
+            Ok(caller) => Ok(Permitted::by_door(caller, request)),
+            Err(denied) => Err((denied, request)),
+        }
     }
 
     /// Who would make the request, if it may.
-    pub fn check(
+    fn check(
         &self,
         rules: Rules<'_>,
         identity: &Identity,

@@ -15,8 +15,6 @@ pub enum Internal {
     Health,
     PluginEffects,
     PasswordRehash,
-    /// An entry that another member's door let pass and forwarded here.
-    Forwarded,
 }
 
 /// Proof that a request may be made; holds it.

@@ -72,9 +72,12 @@ impl Edge {
         request: T,
     ) -> Result<Permitted<T>, Status> {
         let view = self.replica.view();
-        if self.door.check(view.rules(), who, &request).is_err() {
-            self.replica.read_barrier().await?;
-        }
+        let request = match self.door.permit_or_return(view.rules(), who, request) {
+            Ok(permitted) => return Ok(permitted),
+            Err((_, request)) => request,
+        };
+        drop(view);
+        self.replica.read_barrier().await?;
         Ok(self.permit(who, request)?)
     }
 
