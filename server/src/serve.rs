@@ -16,6 +16,7 @@ mod workers;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -414,7 +415,8 @@ impl Connection {
                 }
             };
         };
-        match self.handshake(&tls, stream, remote).await? {
+        // Its own allocation, which is gone when the handshake is done.
+        match Box::pin(self.handshake(&tls, stream, remote)).await? {
             Handshaken::Gone => Ok(()),
             Handshaken::Plain(protocol, stream) if plain => {
                 self.serve_http(protocol, stream, Who::plain(address)).await
@@ -489,7 +491,20 @@ impl Connection {
         }
     }
 
-    async fn serve_http<S>(
+    /// Boxed, so that an idle connection takes no more than its own kind of stream needs.
+    fn serve_http<S>(
+        self,
+        protocol: Protocol,
+        stream: S,
+        who: Who,
+    ) -> Pin<Box<dyn Future<Output = Result<(), ConnectionError>> + Send>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Box::pin(self.serve_requests(protocol, stream, who))
+    }
+
+    async fn serve_requests<S>(
         self,
         protocol: Protocol,
         stream: S,

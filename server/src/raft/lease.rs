@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use openraft::async_runtime::AsyncRuntime;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use proto::sealkv::peer as pb;
@@ -45,6 +46,8 @@ const EXPIRED_PER_LOOK: usize = 500;
 /// Leases and keys of theirs in one expiry entry: what others wait for that come behind it. A
 /// lease with more keys is alone, since they end as one revision.
 const EXPIRED_PER_ENTRY: usize = 64;
+/// Expiry entries that are not applied yet (etcd: 16, of one lease each).
+const ENTRIES_IN_FLIGHT: usize = 4;
 /// Leases in one checkpoint entry.
 const CHECKPOINTS_PER_ENTRY: usize = 1_000;
 /// Before another member is asked again.
@@ -316,8 +319,8 @@ impl Consensus {
         }
     }
 
-    /// Ends what has expired by now, in slices: each is proposed once the one before is applied,
-    /// so that clients' requests come in between. The turn ends with the last slice.
+    /// Ends what has expired by now, a few slices at a time, so that clients' requests come in
+    /// between. The turn ends with the last slice.
     fn end_expired(&self, term: u64, turn: OwnedSemaphorePermit) {
         let now = clock::monotonic();
         let expired = self.lessor().lock().expired(now, EXPIRED_PER_LOOK);
@@ -328,16 +331,20 @@ impl Consensus {
         let this = self.clone();
         Runtime::spawn(async move {
             let _turn = turn;
-            for ids in this.slices(expired) {
-                let body = LeaseExpire { term, ids };
-                let permitted = Permitted::internal(Internal::LeaseExpiry, body.into());
-                if let Err(error) = this.propose_at_leader(permitted).await {
-                    // They are named again in a while if this member still leads.
-                    tracing::debug!(%error, "an expiry was not applied");
-                    return;
-                }
-            }
+            let slices = futures::stream::iter(this.slices(expired));
+            slices
+                .for_each_concurrent(ENTRIES_IN_FLIGHT, |ids| this.expire(term, ids))
+                .await;
         });
+    }
+
+    async fn expire(&self, term: u64, ids: Vec<i64>) {
+        let body = LeaseExpire { term, ids };
+        let permitted = Permitted::internal(Internal::LeaseExpiry, body.into());
+        if let Err(error) = self.propose_at_leader(permitted).await {
+            // They are named again in a while if this member still leads.
+            tracing::debug!(%error, "an expiry was not applied");
+        }
     }
 
     /// The same leases in the same order, in entries that are quickly applied.

@@ -140,7 +140,7 @@ impl Consensus {
     }
 
     /// Waits for news of the leader, or a moment. There is none once raft has stopped.
-    pub(super) async fn leader_may_have_changed(&self) -> Result<(), ProposeError> {
+    pub(crate) async fn leader_may_have_changed(&self) -> Result<(), ProposeError> {
         let mut leadership = self.watch_leadership();
         match tokio::time::timeout(LEADER_RETRY, leadership.changed()).await {
             Ok(Err(_)) => Err(ProposeError::Stopped),

@@ -111,6 +111,8 @@ impl StreamingService<pb::WatchRequest> for Opening<'_> {
     }
 }
 
+type AllTold = Pin<Box<dyn Stream<Item = Result<Told, Status>> + Send>>;
+
 /// What a client is told, as the body of its answer.
 struct Answers<S> {
     told: S,
@@ -122,7 +124,7 @@ struct Answers<S> {
 }
 
 impl Answers<()> {
-    fn of(watching: Watching) -> Answers<Pin<Box<dyn Stream<Item = Result<Told, Status>> + Send>>> {
+    fn of(watching: Watching) -> Answers<AllTold> {
         let counted = Held::new(&metrics().watch_streams);
         let told = futures::stream::unfold((watching, counted), |(mut watching, counted)| async {
             let told = watching.told().await?;
