@@ -371,6 +371,12 @@ impl Envelope {
         self.flags & FLAG_SEALED_OPERANDS != 0
     }
 
+    /// A lease that is revoked, or leases that have expired.
+    #[must_use]
+    pub fn ends_leases(&self) -> bool {
+        matches!(self.kind, 11 | 12)
+    }
+
     /// Clients' writes, plugins' deployment, and what a member says of itself, its acknowledgement
     /// of the root key among them: that one is a change of the key table like any other, and the
     /// table's own rules refuse what does not fit. The rest only a leader proposes, for itself: a

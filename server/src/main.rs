@@ -78,6 +78,9 @@ fn run(config: Config) -> ExitCode {
             "this flag has no meaning in sealkv and changes nothing"
         );
     }
+    for gate in config.features.kept_on() {
+        tracing::warn!(gate, "this feature gate cannot be turned off in sealkv");
+    }
     tls::warn_of_unused(&config);
     let mut plain_peers = config
         .listen_peer_urls

@@ -83,6 +83,8 @@ pub enum StartError {
          removed, and a member in its place gets a new id"
     )]
     Removed,
+    #[error(transparent)]
+    Inconsistent(#[from] crate::corruption_check::Inconsistent),
     #[error("cannot listen on {url}: {source}")]
     Listen { url: String, source: std::io::Error },
     #[error("raft: {0}")]

@@ -13,6 +13,8 @@ pub enum Kind {
     Unsigned,
     Signed,
     Duration,
+    /// `NAME=BOOL,NAME=BOOL…`; each occurrence adds to those before.
+    Gates,
 }
 
 /// What becomes of a flag in this release.
@@ -127,7 +129,7 @@ const fn absent(group: Group, kind: Kind, name: &'static str, unless: &'static s
 use Group::{
     Auth, Clustering, Features, Keys, Logging, Member, Monitoring, Security, Tracing, Unsafe,
 };
-use Kind::{Bool, Duration, Signed, Text, Unsigned};
+use Kind::{Bool, Duration, Gates, Signed, Text, Unsigned};
 
 pub const FLAGS: &[FlagSpec] = &[
     works(
@@ -269,7 +271,15 @@ pub const FLAGS: &[FlagSpec] = &[
     ),
     meaningless(Member, Duration, "raft-read-timeout"),
     meaningless(Member, Duration, "raft-write-timeout"),
-    absent(Member, Text, "feature-gates", ""),
+    works(
+        Member,
+        Gates,
+        "feature-gates",
+        "",
+        "Comma-separated NAME=BOOL: CompactHashCheck, InitialCorruptCheck, PriorityRequest, \
+         SetMemberLocalAddr, StopGRPCServiceOnDefrag, AllAlpha, AllBeta. LeaseCheckpoint, \
+         LeaseCheckpointPersist, FastLeaseKeepAlive and TxnModeWriteWithSharedBuffer are always on.",
+    ),
     works(
         Member,
         Text,
@@ -659,7 +669,14 @@ pub const FLAGS: &[FlagSpec] = &[
         "0s",
         "Time between comparisons of the members' data by the leader; 0 for none.",
     ),
-    absent(Features, Duration, "compact-hash-check-time", "1m"),
+    works(
+        Features,
+        Duration,
+        "compact-hash-check-time",
+        "1m0s",
+        "Time between comparisons of the members' compacted data by the leader, with the feature \
+         gate CompactHashCheck.",
+    ),
     works(
         Features,
         Signed,

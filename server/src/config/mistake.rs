@@ -52,6 +52,18 @@ pub enum Problem {
     #[error("both {etcd} and {ours} are set: unset one of them")]
     TwoVariables { etcd: String, ours: String },
 
+    #[error("unrecognized feature gate: {name}")]
+    UnknownGate { name: String },
+    #[error("missing bool value for {name}")]
+    GateWithoutValue { name: String },
+    #[error(
+        "invalid value of {name}={value}, err: strconv.ParseBool: parsing {value:?}: invalid syntax"
+    )]
+    GateNotBool { name: String, value: String },
+    #[error(
+        "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
+    )]
+    PersistWithoutCheckpoint,
     #[error("not implemented by this release")]
     Absent,
     #[error("not implemented by this release; only {unless} is accepted")]

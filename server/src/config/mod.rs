@@ -9,6 +9,7 @@ mod auth_token;
 mod cluster;
 mod config_file;
 mod duration;
+mod feature_gates;
 mod flag_syntax;
 mod flag_table;
 mod help;
@@ -18,6 +19,7 @@ mod settle;
 mod tls;
 mod url;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ pub use allow_list::AllowList;
 pub use auth_token::AuthToken;
 pub use cluster::{ClusterError, InitialCluster};
 pub use duration::{parse_duration, show_duration};
+pub use feature_gates::{FeatureGates, FeatureState, Gate};
 pub use flag_syntax::Given;
 pub use flag_table::{FLAGS, FlagSpec, Group, Kind, Standing};
 pub use help::{flags_help, flags_markdown};
@@ -83,6 +86,9 @@ pub struct Config {
     pub compaction_sleep_interval: Duration,
     /// `None`: the members' data is not compared.
     pub corrupt_check_interval: Option<Duration>,
+    /// Not zero.
+    pub compact_hash_check_interval: Duration,
+    pub features: FeatureGates,
     pub concurrent_streams_max: u32,
     pub keepalive: Keepalive,
     /// The least time between pings of a client that has something open.
@@ -313,6 +319,17 @@ impl Config {
     /// How long a request may take: queueing, disk, and one election.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
+    /// Where connections to peers come from, with the feature gate SetMemberLocalAddr: the first
+    /// address among the advertised peer URLs that is neither a loopback nor unspecified.
+    pub fn peer_local_address(&self) -> Option<IpAddr> {
+        if !self.features.enabled(Gate::SetMemberLocalAddr) {
+            return None;
+        }
+        let hosts = self.advertise_peer_urls.iter().filter_map(MemberUrl::ip);
+        let mut usable = hosts.filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+        usable.next()
     }
 
     /// The largest gRPC message a client may send.

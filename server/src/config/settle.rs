@@ -13,7 +13,7 @@ use super::flag_table::{FlagSpec, Kind, Standing};
 use super::mistake::{Mistake, Problem};
 use super::tls;
 use super::url::{MemberUrl, UrlError};
-use super::{AllowList, AutoCompaction, ClusterState, Config, Keepalive, KeySource};
+use super::{AllowList, AutoCompaction, ClusterState, Config, FeatureGates, Keepalive, KeySource};
 
 const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -130,6 +130,8 @@ impl Settling<'_> {
             compaction_sleep_interval: self.compaction_sleep_interval(),
             corrupt_check_interval: Some(self.duration("corrupt-check-time", 0))
                 .filter(|interval| !interval.is_zero()),
+            compact_hash_check_interval: self.compact_hash_check_interval(),
+            features: self.features(),
             concurrent_streams_max: self.streams(),
             keepalive: self.keepalive(),
             client_ping_interval_min: self.client_ping_interval_min(),
@@ -269,6 +271,26 @@ impl Settling<'_> {
             return Duration::from_millis(10);
         }
         interval
+    }
+
+    fn compact_hash_check_interval(&mut self) -> Duration {
+        let interval = self.duration("compact-hash-check-time", 60_000);
+        if interval.is_zero() {
+            self.mistake("compact-hash-check-time", Problem::Zero);
+        }
+        interval
+    }
+
+    fn features(&mut self) -> FeatureGates {
+        let given = self.given.text("feature-gates").unwrap_or_default();
+        let parsed = FeatureGates::parse(given);
+        match parsed.and_then(|gates| gates.check().map(|()| gates)) {
+            Ok(gates) => gates,
+            Err(problem) => {
+                self.mistake("feature-gates", problem);
+                FeatureGates::default()
+            }
+        }
     }
 
     fn keepalive(&self) -> Keepalive {
@@ -487,7 +509,7 @@ fn same_value(spec: &FlagSpec, given: &str, unless: &str) -> bool {
     match spec.kind {
         Kind::Bool => parse_bool(given) == parse_bool(unless),
         Kind::Duration => super::parse_duration(given) == super::parse_duration(unless),
-        Kind::Text | Kind::Unsigned | Kind::Signed => given == unless,
+        Kind::Text | Kind::Gates | Kind::Unsigned | Kind::Signed => given == unless,
     }
 }
 

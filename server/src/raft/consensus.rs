@@ -56,6 +56,7 @@ pub(super) struct Parts {
     pub(super) sealer: Sealer,
     pub(super) request_timeout: Duration,
     pub(super) rules: Rules,
+    pub(super) priority_requests: bool,
 }
 
 struct Inner {
@@ -121,6 +122,10 @@ impl Consensus {
 
     pub(super) fn rules(&self) -> Rules {
         self.inner.parts.rules
+    }
+
+    pub(super) fn priority_requests(&self) -> bool {
+        self.inner.parts.priority_requests
     }
 
     pub(super) fn read_index(&self) -> &ReadIndex {

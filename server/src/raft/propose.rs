@@ -19,7 +19,7 @@ use super::consensus::{Consensus, Leadership};
 use super::peers::Lane;
 use super::types::{EntryData, TypeConfig};
 use crate::access::Permitted;
-use crate::command::{self, Body, Command, Header, RequestId};
+use crate::command::{self, Body, Command, Envelope, Header, RequestId};
 use crate::metrics::{Held, metrics};
 use crate::replica::{Applied, ProposeError};
 
@@ -32,8 +32,10 @@ pub(super) enum NotProposed {
     Refused(ProposeError),
 }
 
-/// How far apply may fall behind before writes are refused (etcd `maxGapBetweenApplyAndCommitIndex`).
+/// How far apply may fall behind before writes are refused (etcd `maxNormalGap`).
 const BACKLOG_ENTRIES_MAX: u64 = 5_000;
+/// The same for ends of leases, with the feature gate PriorityRequest (etcd `maxPriorityGap`).
+const PRIORITY_BACKLOG_ENTRIES_MAX: u64 = 10_000;
 
 /// How long to wait before asking for the leader again.
 const LEADER_RETRY: Duration = Duration::from_millis(20);
@@ -176,11 +178,10 @@ impl Consensus {
         term: u64,
         encoded: Bytes,
     ) -> Result<(), NotProposed> {
-        if self
+        let backlog = self
             .committed_index()
-            .saturating_sub(self.view().applied_index)
-            > BACKLOG_ENTRIES_MAX
-        {
+            .saturating_sub(self.view().applied_index);
+        if backlog > backlog_entries_max(self.priority_requests(), &encoded) {
             return Err(NotProposed::Refused(ProposeError::TooManyRequests));
         }
         let prepared = self.prepare(term, encoded).await?;
@@ -246,6 +247,15 @@ impl Consensus {
     }
 }
 
+fn backlog_entries_max(priority_requests: bool, encoded: &[u8]) -> u64 {
+    let ends_leases = || Envelope::read(encoded).is_ok_and(|envelope| envelope.ends_leases());
+    if priority_requests && ends_leases() {
+        PRIORITY_BACKLOG_ENTRIES_MAX
+    } else {
+        BACKLOG_ENTRIES_MAX
+    }
+}
+
 /// A connection that could not be made carried nothing.
 pub(super) fn never_sent(status: &tonic::Status) -> bool {
     if status.code() == Code::FailedPrecondition {
@@ -272,4 +282,33 @@ fn refusal(refusal: pb::forward_response::Refusal) -> Result<(), NotProposed> {
         Refusal::CannotOpen => NotProposed::Refused(ProposeError::CannotOpen),
         Refusal::Corrupt | Refusal::Invalid => NotProposed::Refused(ProposeError::Corrupt),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{LeaseExpire, LeaseRevoke, Put};
+
+    #[test]
+    fn ends_of_leases_may_wait_longer_if_they_have_priority() {
+        let encoded =
+            |body: Body| Command::new(Header::new(RequestId { member: 1, seq: 1 }), body).encode();
+        let revoke = encoded(LeaseRevoke { id: 1 }.into());
+        let expire = encoded(
+            LeaseExpire {
+                term: 1,
+                ids: vec![1],
+            }
+            .into(),
+        );
+        let put = encoded(Put::default().into());
+        for (priority, encoded, expected) in [
+            (false, &revoke, 5_000),
+            (true, &revoke, 10_000),
+            (true, &expire, 10_000),
+            (true, &put, 5_000),
+        ] {
+            assert_eq!(backlog_entries_max(priority, encoded), expected);
+        }
+    }
 }

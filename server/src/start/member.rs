@@ -19,7 +19,7 @@ use crate::access::{Door, Internal, JwtTokens, Permitted, Sessions};
 use crate::apply::Machine;
 use crate::command::PublishMember;
 use crate::compaction_schedule;
-use crate::config::{AuthToken, Config};
+use crate::config::{AuthToken, Config, Gate};
 use crate::corruption_check;
 use crate::http::{FrontDoor, Gateway};
 use crate::key_service::{InheritedSlot, KeyService, KeyringFollower};
@@ -29,13 +29,13 @@ use crate::raft::{
     CompactionPace, Consensus, Expelled, Identity, Lane, Node, NodeOptions, PeerService, Peers,
     Rules, force_new_cluster,
 };
-use crate::rpc::{Edge, Limits, Room};
+use crate::rpc::{Edge, Health, Limits, Room};
 use crate::seal::Sealer;
 use crate::serve::{self, Endpoint, Listener, Services, Workers};
 use crate::shutdown::Shutdown;
 use crate::storage::DataDir;
 use crate::storage::log::RaftLog;
-use crate::tls::{ClientTls, MemberTls};
+use crate::tls::{MemberTls, Outbound};
 use crate::watch::Hub;
 
 /// How long a new member waits for an answer when it asks its peers whether they know it.
@@ -50,6 +50,9 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         what: "cannot listen for signals",
         source,
     })?;
+    for feature in config.features.states() {
+        metrics().set_feature(feature.name, feature.stage, feature.enabled);
+    }
     if config.extensive_metrics {
         metrics().calls().measure_handling();
     }
@@ -69,7 +72,12 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
     let opened = aside(move || bootstrap::open(&opening, directory, place)).await?;
     let peer_listeners = secure(peer_listeners, tls.peers.as_ref());
     let client_listeners = client_listeners.map(|wanted| secure(wanted, tls.clients.as_ref()));
+    let has_data = opened.bootstrap.is_none() && opened.machine.applied().last.is_some();
     let member = Member::start(&config, opened, tls.to_peers).await?;
+    // A member without data has nothing to compare.
+    if has_data && config.features.enabled(Gate::InitialCorruptCheck) {
+        corruption_check::initial(&member.consensus).await?;
+    }
     let workers = Arc::new(Workers::start_per_core().map_err(|source| StartError::Io {
         what: "cannot start threads",
         source,
@@ -128,7 +136,7 @@ impl Member {
     async fn start(
         config: &Config,
         opened: Opened,
-        to_peers: Option<ClientTls>,
+        to_peers: Outbound,
     ) -> Result<Self, StartError> {
         let Opened {
             directory,
@@ -212,6 +220,7 @@ impl Member {
             hub,
             door: Door::new(sessions).with_jwt(jwt),
             limits: Arc::new(limits),
+            health: Health::new(config.features.enabled(Gate::StopGrpcServiceOnDefrag)),
         };
         Ok(Self {
             consensus,
@@ -291,6 +300,10 @@ impl Member {
         }
         if let Some(interval) = config.corrupt_check_interval {
             tokio::spawn(corruption_check::run(consensus.clone(), interval));
+        }
+        if config.features.enabled(Gate::CompactHashCheck) {
+            let interval = config.compact_hash_check_interval;
+            tokio::spawn(corruption_check::run_compacted(consensus.clone(), interval));
         }
         tokio::spawn(publish(consensus.clone(), config.clone()));
         let trouble = async {
@@ -494,6 +507,7 @@ fn node_options(config: &Config) -> NodeOptions {
             slice_keys_max: config.compaction_batch_limit,
             pause: config.compaction_sleep_interval,
         },
+        priority_requests: config.features.enabled(Gate::PriorityRequest),
     }
 }
 
