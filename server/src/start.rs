@@ -7,6 +7,7 @@ mod bootstrap;
 mod join;
 mod listen;
 mod member;
+mod memory;
 mod pages;
 mod plugins;
 mod restore;
@@ -20,6 +21,7 @@ use crate::config::{Config, ConfigError};
 use crate::shutdown::Shutdown;
 
 pub use bootstrap::open_provider;
+pub use memory::MemoryError;
 pub use restore::{Restore, RestoreFailed, Restored};
 
 /// Why a member did not start, or ended by itself. One line for a person.
@@ -84,6 +86,8 @@ pub enum StartError {
     )]
     Removed,
     #[error(transparent)]
+    Memory(#[from] memory::MemoryError),
+    #[error(transparent)]
     Inconsistent(#[from] crate::corruption_check::Inconsistent),
     #[error("cannot listen on {url}: {source}")]
     Listen { url: String, source: std::io::Error },
@@ -122,12 +126,13 @@ pub fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
             what: "cannot start threads",
             source,
         })?;
-    let data_dir = config.data_dir.clone();
+    let mut directories = vec![config.data_dir.clone()];
+    directories.extend(config.wal_dir.clone());
     let outcome = runtime.block_on(member::run(Arc::new(config), shutdown));
     let outcome = outcome.map_err(|error| match error {
-        StartError::Raft(reason) if is_full(&data_dir) => StartError::DiskFull {
-            path: data_dir,
-            reason,
+        StartError::Raft(reason) => match directories.into_iter().find(|path| is_full(path)) {
+            Some(path) => StartError::DiskFull { path, reason },
+            None => StartError::Raft(reason),
         },
         error => error,
     });

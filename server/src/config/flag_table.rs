@@ -146,7 +146,14 @@ pub const FLAGS: &[FlagSpec] = &[
         "${name}.sealkv",
         "Path to the data directory.",
     ),
-    absent(Member, Text, "wal-dir", ""),
+    works(
+        Member,
+        Text,
+        "wal-dir",
+        "",
+        "Path to the directory of the raft log; the data directory keeps a link to it. It is chosen \
+         at the first start.",
+    ),
     works(
         Member,
         Unsigned,
@@ -200,7 +207,13 @@ pub const FLAGS: &[FlagSpec] = &[
     ),
     meaningless(Member, Unsigned, "max-snapshots"),
     meaningless(Member, Unsigned, "max-wals"),
-    absent(Member, Bool, "memory-mlock", "false"),
+    works(
+        Member,
+        Bool,
+        "memory-mlock",
+        "false",
+        "Keep all memory of this process out of swap; needs no limit on locked memory.",
+    ),
     works(
         Member,
         Signed,

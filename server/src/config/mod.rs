@@ -47,6 +47,10 @@ pub const ETCD_CLUSTER_VERSION: &str = "3.7.0";
 pub struct Config {
     pub name: String,
     pub data_dir: PathBuf,
+    /// Where the raft log is, if not in the data directory.
+    pub wal_dir: Option<PathBuf>,
+    /// Keep all memory out of swap.
+    pub lock_memory: bool,
     /// Sorted, as all lists of URLs here.
     pub listen_client_urls: Vec<MemberUrl>,
     /// HTTP moves here from the client URLs; empty: it stays with them.

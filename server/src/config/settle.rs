@@ -141,6 +141,8 @@ impl Settling<'_> {
             watch_progress_interval: self.progress_interval(),
             warning_apply_duration: self.duration("warning-apply-duration", 100),
             warning_unary_request_duration: self.duration("warning-unary-request-duration", 300),
+            wal_dir: self.path("wal-dir"),
+            lock_memory: self.given.bool("memory-mlock").unwrap_or(false),
             name,
             data_dir,
             listen_client_urls: listen_client_urls?,
@@ -175,6 +177,11 @@ impl Settling<'_> {
             self.mistake(flag, Problem::Empty);
         }
         value
+    }
+
+    fn path(&self, flag: &'static str) -> Option<PathBuf> {
+        let given = self.given.text(flag)?;
+        (!given.is_empty()).then(|| PathBuf::from(given))
     }
 
     fn at_least_one(&mut self, flag: &'static str, default: u64) -> u64 {
@@ -582,7 +589,7 @@ mod tests {
             "--log-level=loud",
             "--key-provider=hope",
             "--cert-file=/x",
-            "--wal-dir=/x",
+            "--unsafe-no-fsync",
         ]);
         for flag in [
             "--name",
@@ -596,7 +603,7 @@ mod tests {
             "--log-level",
             "--key-provider",
             "--cert-file",
-            "--wal-dir",
+            "--unsafe-no-fsync",
         ] {
             assert!(
                 found.iter().any(|m| m.starts_with(flag)),
@@ -614,8 +621,8 @@ mod tests {
             ["--pre-vote: not implemented by this release; only true is accepted"]
         );
         assert_eq!(
-            mistakes(&["--wal-dir=/x"]),
-            ["--wal-dir: not implemented by this release"]
+            mistakes(&["--unsafe-no-fsync"]),
+            ["--unsafe-no-fsync: not implemented by this release; only false is accepted"]
         );
     }
 

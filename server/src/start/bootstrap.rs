@@ -45,6 +45,9 @@ pub(super) fn open(
     place: Option<Place>,
 ) -> Result<Opened, StartError> {
     warn_of_open_directory(&config.data_dir);
+    if let Some(wal_dir) = &config.wal_dir {
+        warn_of_open_directory(wal_dir);
+    }
     let has_member_key = directory.member_key().exists();
     if directory.has_state() && !has_member_key {
         return Err(StartError::MemberKeyLost {
@@ -265,9 +268,9 @@ fn warn_of_open_directory(path: &Path) {
     };
     if mode & 0o077 != 0 {
         tracing::warn!(
-            data_dir = %path.display(),
+            directory = %path.display(),
             mode = format!("{mode:03o}"),
-            "check file permission: the data directory should be its owner's alone (700)"
+            "check file permission: a directory of data should be its owner's alone (700)"
         );
     }
 }

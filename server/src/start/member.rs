@@ -14,7 +14,7 @@ use super::bootstrap::{self, Opened};
 use super::listen::{listen, secure, tell_security};
 use super::pages::{PagesCluster, PagesNode};
 use super::plugins::Plugins;
-use super::{StartError, join};
+use super::{StartError, join, memory};
 use crate::access::{Door, Internal, JwtTokens, Permitted, Sessions};
 use crate::apply::Machine;
 use crate::command::PublishMember;
@@ -62,8 +62,16 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         http: listen(&config.listen_client_http_urls, &config)?,
         metrics: listen(&config.listen_metrics_urls, &config)?,
     };
-    let path = config.data_dir.clone();
-    let directory = aside(move || Ok(DataDir::open(&path)?)).await?;
+    if config.lock_memory {
+        memory::lock()?;
+    }
+    let places = config.clone();
+    let directory = aside(move || {
+        let mut directory = DataDir::open(&places.data_dir)?;
+        directory.keep_log_in(places.wal_dir.as_deref())?;
+        Ok(directory)
+    })
+    .await?;
     let (tls, opening) = (config.clone(), config.clone());
     // Before anything is written that a mistake in the flags would leave behind.
     let tls = aside(move || Ok(MemberTls::load(&tls)?)).await?;
