@@ -4,6 +4,7 @@
 //! Nothing is generated beside data that it could not open.
 
 mod bootstrap;
+mod discovery;
 mod join;
 mod listen;
 mod member;
@@ -19,8 +20,10 @@ use thiserror::Error;
 
 use crate::config::{Config, ConfigError};
 use crate::shutdown::Shutdown;
+use crate::storage::log::LogError;
 
 pub use bootstrap::open_provider;
+pub use discovery::DiscoveryError;
 pub use memory::MemoryError;
 pub use restore::{Restore, RestoreFailed, Restored};
 
@@ -61,8 +64,8 @@ pub enum StartError {
     AuthToken(#[from] crate::access::KeyError),
     #[error("key provider: {0}")]
     Provider(keys::ProviderError),
-    #[error("raft log: {0}")]
-    Log(#[from] crate::storage::log::LogError),
+    #[error(transparent)]
+    Log(#[from] LogError),
     #[error(transparent)]
     State(#[from] crate::apply::Poison),
     #[error(
@@ -75,6 +78,8 @@ pub enum StartError {
              data directory. A member that has lost its data must be replaced under a new id"
     )]
     AlreadyBootstrapped { member: u64 },
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     #[error("{0}")]
     Join(#[from] crate::raft::JoinError),
     #[error("--force-new-cluster: {0}")]
@@ -85,6 +90,8 @@ pub enum StartError {
          removed, and a member in its place gets a new id"
     )]
     Removed,
+    #[error(transparent)]
+    Traces(#[from] crate::traces::TracesError),
     #[error(transparent)]
     Memory(#[from] memory::MemoryError),
     #[error(transparent)]
@@ -114,6 +121,17 @@ fn is_full(path: &std::path::Path) -> bool {
         .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < FREE_BYTES_MIN)
 }
 
+/// Raft does not pass on why it could not write either.
+fn may_be_of_a_full_disk(error: &StartError) -> bool {
+    match error {
+        StartError::Raft(_) => true,
+        StartError::Log(LogError::Disk { source, .. }) => {
+            source.kind() == std::io::ErrorKind::StorageFull
+        }
+        _ => false,
+    }
+}
+
 /// Runs a member until it is told to stop, or cannot go on.
 pub fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
     // Raft, replication and apply keep their threads to themselves; clients are served elsewhere.
@@ -130,10 +148,15 @@ pub fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
     directories.extend(config.wal_dir.clone());
     let outcome = runtime.block_on(member::run(Arc::new(config), shutdown));
     let outcome = outcome.map_err(|error| match error {
-        StartError::Raft(reason) => match directories.into_iter().find(|path| is_full(path)) {
-            Some(path) => StartError::DiskFull { path, reason },
-            None => StartError::Raft(reason),
-        },
+        error if may_be_of_a_full_disk(&error) => {
+            match directories.into_iter().find(|path| is_full(path)) {
+                Some(path) => StartError::DiskFull {
+                    path,
+                    reason: error.to_string(),
+                },
+                None => error,
+            }
+        }
         error => error,
     });
     // A task that does not end must not keep the process.

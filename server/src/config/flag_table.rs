@@ -377,8 +377,20 @@ pub const FLAGS: &[FlagSpec] = &[
     absent(Clustering, Text, "discovery-password", ""),
     absent(Clustering, Text, "discovery-fallback", "exit"),
     absent(Clustering, Text, "discovery-proxy", ""),
-    absent(Clustering, Text, "discovery-srv", ""),
-    absent(Clustering, Text, "discovery-srv-name", ""),
+    works(
+        Clustering,
+        Text,
+        "discovery-srv",
+        "",
+        "DNS domain whose SRV records name the initial cluster, in place of --initial-cluster.",
+    ),
+    works(
+        Clustering,
+        Text,
+        "discovery-srv-name",
+        "",
+        "Suffix of the SRV service that is asked for (etcd-server-ssl-NAME and etcd-server-NAME).",
+    ),
     works(
         Clustering,
         Bool,
@@ -665,16 +677,42 @@ pub const FLAGS: &[FlagSpec] = &[
         "300ms",
         "Log a warning when a unary request takes longer than this.",
     ),
-    absent(Tracing, Bool, "enable-distributed-tracing", "false"),
-    absent(
+    works(
+        Tracing,
+        Bool,
+        "enable-distributed-tracing",
+        "false",
+        "Send a span for each sampled call to an OpenTelemetry collector: method, times and code, \
+         never keys or values.",
+    ),
+    works(
         Tracing,
         Text,
         "distributed-tracing-address",
         "localhost:4317",
+        "Host and port of the collector, which is spoken to by OTLP over gRPC without TLS.",
     ),
-    absent(Tracing, Text, "distributed-tracing-service-name", "etcd"),
-    absent(Tracing, Text, "distributed-tracing-instance-id", ""),
-    absent(Tracing, Signed, "distributed-tracing-sampling-rate", "0"),
+    works(
+        Tracing,
+        Text,
+        "distributed-tracing-service-name",
+        "etcd",
+        "Service name of the spans, the same for all members.",
+    ),
+    works(
+        Tracing,
+        Text,
+        "distributed-tracing-instance-id",
+        "",
+        "Instance id of the spans, another one for each member.",
+    ),
+    works(
+        Tracing,
+        Signed,
+        "distributed-tracing-sampling-rate",
+        "0",
+        "Calls out of a million that are sampled when their client has not decided by itself.",
+    ),
     works(
         Features,
         Duration,
@@ -686,7 +724,7 @@ pub const FLAGS: &[FlagSpec] = &[
         Features,
         Duration,
         "compact-hash-check-time",
-        "1m0s",
+        "1m",
         "Time between comparisons of the members' compacted data by the leader, with the feature \
          gate CompactHashCheck.",
     ),
@@ -728,7 +766,13 @@ pub const FLAGS: &[FlagSpec] = &[
         "Force to create a new one-member cluster out of this member's data; all others count as \
          removed.",
     ),
-    absent(Unsafe, Bool, "unsafe-no-fsync", "false"),
+    works(
+        Unsafe,
+        Bool,
+        "unsafe-no-fsync",
+        "false",
+        "Disables the raft log's fsync: a power cut loses acknowledged writes. For tests alone.",
+    ),
 ];
 
 #[cfg(test)]

@@ -99,6 +99,13 @@ pub enum Problem {
     Cluster(#[from] ClusterError),
     #[error("{0}")]
     Tls(#[from] TlsMistake),
+    #[error(
+        "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+         \"discovery\", \"discovery-endpoints\" or \"discovery-srv\""
+    )]
+    TwoBootstraps,
+    #[error("means nothing without --discovery-srv")]
+    NoDiscovery,
     #[error("is required when --listen-client-urls is set explicitly")]
     AdvertiseUnset,
     #[error("does not go with --key-provider={provider}")]

@@ -17,6 +17,7 @@ mod log;
 mod mistake;
 mod settle;
 mod tls;
+mod tracing;
 mod url;
 
 use std::net::IpAddr;
@@ -36,6 +37,7 @@ pub use tls::{
     AllowedNames, CipherSuite, OwnCertificate, PemPair, SelfSigned, TlsSettings, TlsVersion,
     TlsVersions,
 };
+pub use tracing::{SAMPLES_PER, Tracing};
 pub use url::{MemberUrl, Place, UrlError};
 
 /// etcd's release whose behaviour this server has.
@@ -49,6 +51,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the raft log is, if not in the data directory.
     pub wal_dir: Option<PathBuf>,
+    /// The raft log is not synced: a power cut loses what was acknowledged.
+    pub unsafe_no_fsync: bool,
     /// Keep all memory out of swap.
     pub lock_memory: bool,
     /// Sorted, as all lists of URLs here.
@@ -68,6 +72,8 @@ pub struct Config {
     pub advertise_peer_urls: Vec<MemberUrl>,
     /// Parsed, but held against name and peer URLs only by [`Config::check_bootstrap`].
     pub initial_cluster: InitialCluster,
+    /// Where the initial cluster is to be asked for instead, before the first start.
+    pub discovery_srv: Option<SrvDiscovery>,
     pub initial_cluster_state: ClusterState,
     pub initial_cluster_token: String,
     /// Refuse what would leave the cluster without a quorum of started, connected members.
@@ -104,6 +110,8 @@ pub struct Config {
     pub watch_progress_interval: Duration,
     pub warning_apply_duration: Duration,
     pub warning_unary_request_duration: Duration,
+    /// `None`: no spans are made.
+    pub tracing: Option<Tracing>,
     pub auth_token: AuthToken,
     pub key_source: KeySource,
     pub log_level: LogLevel,
@@ -131,6 +139,14 @@ pub struct ConfigFile {
 pub enum ClusterState {
     New,
     Existing,
+}
+
+/// SRV records that name the members of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SrvDiscovery {
+    pub domain: String,
+    /// What follows `etcd-server-` in the name of the service.
+    pub service: Option<String>,
 }
 
 /// What history is kept when the leader compacts by itself.

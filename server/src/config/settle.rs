@@ -13,7 +13,10 @@ use super::flag_table::{FlagSpec, Kind, Standing};
 use super::mistake::{Mistake, Problem};
 use super::tls;
 use super::url::{MemberUrl, UrlError};
-use super::{AllowList, AutoCompaction, ClusterState, Config, FeatureGates, Keepalive, KeySource};
+use super::{
+    AllowList, AutoCompaction, ClusterState, Config, FeatureGates, Keepalive, KeySource,
+    SrvDiscovery,
+};
 
 const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -142,6 +145,7 @@ impl Settling<'_> {
             warning_apply_duration: self.duration("warning-apply-duration", 100),
             warning_unary_request_duration: self.duration("warning-unary-request-duration", 300),
             wal_dir: self.path("wal-dir"),
+            unsafe_no_fsync: self.given.bool("unsafe-no-fsync").unwrap_or(false),
             lock_memory: self.given.bool("memory-mlock").unwrap_or(false),
             name,
             data_dir,
@@ -155,9 +159,11 @@ impl Settling<'_> {
             listen_peer_urls: listen_peer_urls?,
             advertise_peer_urls: advertise_peer_urls?,
             initial_cluster: initial_cluster?,
+            discovery_srv: self.discovery_srv(),
             initial_cluster_state,
             heartbeat_interval,
             election_timeout,
+            tracing: self.tracing(),
             auth_token,
             key_source: key_source?,
             log_level,
@@ -431,6 +437,25 @@ impl Settling<'_> {
         }
     }
 
+    fn discovery_srv(&mut self) -> Option<SrvDiscovery> {
+        let given = |flag| self.given.text(flag).filter(|text| !text.is_empty());
+        let (domain, service) = (given("discovery-srv"), given("discovery-srv-name"));
+        let listed = given("initial-cluster").is_some();
+        let Some(domain) = domain else {
+            if service.is_some() {
+                self.mistake("discovery-srv-name", Problem::NoDiscovery);
+            }
+            return None;
+        };
+        if listed {
+            self.mistake("discovery-srv", Problem::TwoBootstraps);
+        }
+        Some(SrvDiscovery {
+            domain: domain.to_owned(),
+            service: service.map(str::to_owned),
+        })
+    }
+
     fn cluster_state(&mut self) -> ClusterState {
         match self.given.text("initial-cluster-state").unwrap_or("new") {
             "new" => ClusterState::New,
@@ -589,7 +614,7 @@ mod tests {
             "--log-level=loud",
             "--key-provider=hope",
             "--cert-file=/x",
-            "--unsafe-no-fsync",
+            "--discovery=x",
         ]);
         for flag in [
             "--name",
@@ -603,7 +628,7 @@ mod tests {
             "--log-level",
             "--key-provider",
             "--cert-file",
-            "--unsafe-no-fsync",
+            "--discovery",
         ] {
             assert!(
                 found.iter().any(|m| m.starts_with(flag)),
@@ -621,8 +646,8 @@ mod tests {
             ["--pre-vote: not implemented by this release; only true is accepted"]
         );
         assert_eq!(
-            mistakes(&["--unsafe-no-fsync"]),
-            ["--unsafe-no-fsync: not implemented by this release; only false is accepted"]
+            mistakes(&["--discovery=x"]),
+            ["--discovery: not implemented by this release"]
         );
     }
 

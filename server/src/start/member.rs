@@ -14,7 +14,7 @@ use super::bootstrap::{self, Opened};
 use super::listen::{listen, secure, tell_security};
 use super::pages::{PagesCluster, PagesNode};
 use super::plugins::Plugins;
-use super::{StartError, join, memory};
+use super::{StartError, discovery, join, memory};
 use crate::access::{Door, Internal, JwtTokens, Permitted, Sessions};
 use crate::apply::Machine;
 use crate::command::PublishMember;
@@ -36,6 +36,7 @@ use crate::shutdown::Shutdown;
 use crate::storage::DataDir;
 use crate::storage::log::RaftLog;
 use crate::tls::{MemberTls, Outbound};
+use crate::traces::Traces;
 use crate::watch::Hub;
 
 /// How long a new member waits for an answer when it asks its peers whether they know it.
@@ -62,6 +63,7 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         http: listen(&config.listen_client_http_urls, &config)?,
         metrics: listen(&config.listen_metrics_urls, &config)?,
     };
+    let traces = config.tracing.as_ref().map(Traces::start).transpose()?;
     if config.lock_memory {
         memory::lock()?;
     }
@@ -72,6 +74,12 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         Ok(directory)
     })
     .await?;
+    let config = match &config.discovery_srv {
+        Some(srv) if !directory.has_state() => {
+            Arc::new(discovery::by_dns((*config).clone(), srv).await?)
+        }
+        _ => config,
+    };
     let (tls, opening) = (config.clone(), config.clone());
     // Before anything is written that a mistake in the flags would leave behind.
     let tls = aside(move || Ok(MemberTls::load(&tls)?)).await?;
@@ -103,6 +111,9 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         let _ = task.await;
     }
     member.consensus.stop().await;
+    if let Some(traces) = traces {
+        traces.stop().await;
+    }
     ended
 }
 

@@ -116,7 +116,12 @@ impl MemberTls {
                 tls: dials
                     .then(|| ClientTls::of_member(&config.peer_tls))
                     .transpose()?,
-                server_name: None,
+                // As etcd: who believes the system's authorities believes them for the domain.
+                server_name: config
+                    .discovery_srv
+                    .as_ref()
+                    .filter(|_| config.peer_tls.trusted_ca.is_none())
+                    .map(|srv| srv.domain.clone()),
                 local_address: config.peer_local_address(),
             },
         })
