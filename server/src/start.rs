@@ -79,7 +79,7 @@ pub enum StartError {
     )]
     AlreadyBootstrapped { member: u64 },
     #[error(transparent)]
-    Discovery(#[from] DiscoveryError),
+    Discovery(Box<DiscoveryError>),
     #[error("{0}")]
     Join(#[from] crate::raft::JoinError),
     #[error("--force-new-cluster: {0}")]
@@ -110,6 +110,12 @@ pub enum StartError {
         what: &'static str,
         source: std::io::Error,
     },
+}
+
+impl From<DiscoveryError> for StartError {
+    fn from(error: DiscoveryError) -> Self {
+        Self::Discovery(Box::new(error))
+    }
 }
 
 /// Less than one segment of the raft log: the engine under the store does not pass on why it
