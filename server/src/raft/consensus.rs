@@ -12,7 +12,7 @@ use openraft::Raft;
 use openraft::async_runtime::AsyncRuntime;
 use openraft::async_runtime::watch::{Watch as _, WatchReceiver as _, WatchSender as _};
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::connectivity::Connectivity;
 use super::membership::Rules;
@@ -31,6 +31,11 @@ use crate::seal::Sealer;
 use crate::storage::log::RaftLog;
 
 pub(super) type RaftHandle = Raft<TypeConfig, StateMachine>;
+
+/// How far apply may fall behind before writes are refused (etcd `maxGapBetweenApplyAndCommitIndex`).
+const BACKLOG_ENTRIES_MAX: u64 = 5_000;
+/// The same for ends of leases, with the feature gate PriorityRequest (etcd `maxPriorityGap`).
+const PRIORITY_BACKLOG_ENTRIES_MAX: u64 = 10_000;
 
 /// Who leads, as this member knows it. Leader 0: nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,6 +74,7 @@ struct Inner {
     /// Proposals of this leader hold it shared from before they are evaluated until they are
     /// applied; one with VALUE compares that failed its guard once holds it alone.
     latch: RwLock<()>,
+    lessor_promoted: Notify,
 }
 
 /// An encoded command, ready for the log, and what it holds back meanwhile.
@@ -94,6 +100,7 @@ impl Consensus {
             leadership,
             read_index,
             latch: RwLock::new(()),
+            lessor_promoted: Notify::new(),
         });
         let consensus = Self { inner };
         Runtime::spawn(consensus.clone().confirm_reads());
@@ -122,10 +129,6 @@ impl Consensus {
 
     pub(super) fn rules(&self) -> Rules {
         self.inner.parts.rules
-    }
-
-    pub(super) fn priority_requests(&self) -> bool {
-        self.inner.parts.priority_requests
     }
 
     pub(super) fn read_index(&self) -> &ReadIndex {
@@ -193,6 +196,13 @@ impl Consensus {
             .map_err(|_| ProposeError::Stopped)
     }
 
+    /// Tells of batches that are applied from now on.
+    pub(super) fn watch_applied_index(&self) -> WatchReceiver<u64> {
+        let mut applied = self.inner.parts.applied.clone();
+        drop(applied.borrow_and_update());
+        applied
+    }
+
     /// The applied index as it moves: after a batch of entries is in the published view.
     pub fn watch_applied(&self) -> tokio::sync::watch::Receiver<u64> {
         let mut applied = self.inner.parts.applied.clone();
@@ -256,9 +266,9 @@ impl Consensus {
         self.inner.parts.state.defragment().await
     }
 
-    /// Compacted history up to this revision has been freed here.
-    pub(super) fn freed_through(&self) -> i64 {
-        self.inner.parts.state.freed_through()
+    /// Returns once compacted history up to this revision has been freed here.
+    pub(super) async fn freed_through(&self, revision: i64) {
+        self.inner.parts.state.freed_through(revision).await;
     }
 
     /// Whether this member takes part in elections.
@@ -267,7 +277,22 @@ impl Consensus {
     }
 
     pub(super) async fn promote_lessor(&self, extend: Duration) -> std::io::Result<()> {
-        self.inner.parts.state.promote(extend).await
+        self.inner.parts.state.promote(extend).await?;
+        self.inner.lessor_promoted.notify_waiters();
+        Ok(())
+    }
+
+    /// Told when this member has started to keep the leases' time.
+    pub(super) fn lessor_promoted(&self) -> &Notify {
+        &self.inner.lessor_promoted
+    }
+
+    /// Whether apply is so far behind that nothing more should be written.
+    pub(super) fn is_backlogged(&self, ends_leases: bool) -> bool {
+        let unapplied = self
+            .committed_index()
+            .saturating_sub(self.view().applied_index);
+        unapplied > backlog_entries_max(self.inner.parts.priority_requests && ends_leases)
     }
 
     /// Makes a command ready for this leader's log: VALUE compares become outcomes with guards,
@@ -371,6 +396,14 @@ impl Consensus {
                 return "raft has stopped".into();
             }
         }
+    }
+}
+
+fn backlog_entries_max(has_priority: bool) -> u64 {
+    if has_priority {
+        PRIORITY_BACKLOG_ENTRIES_MAX
+    } else {
+        BACKLOG_ENTRIES_MAX
     }
 }
 

@@ -32,11 +32,6 @@ pub(super) enum NotProposed {
     Refused(ProposeError),
 }
 
-/// How far apply may fall behind before writes are refused (etcd `maxNormalGap`).
-const BACKLOG_ENTRIES_MAX: u64 = 5_000;
-/// The same for ends of leases, with the feature gate PriorityRequest (etcd `maxPriorityGap`).
-const PRIORITY_BACKLOG_ENTRIES_MAX: u64 = 10_000;
-
 /// How long to wait before asking for the leader again.
 const LEADER_RETRY: Duration = Duration::from_millis(20);
 
@@ -60,6 +55,11 @@ impl Consensus {
         permitted: Permitted<Body>,
         flags: u32,
     ) -> Result<Applied, ProposeError> {
+        // As etcd: the member that the client asks looks at itself, and then the leader does.
+        if self.is_backlogged(permitted.request().ends_leases()) {
+            metrics().proposals_failed.inc();
+            return Err(ProposeError::TooManyRequests);
+        }
         let _pending = Held::new(&metrics().proposals_pending);
         let mut ticket = self.waiters().register();
         let request = RequestId {
@@ -140,7 +140,7 @@ impl Consensus {
     }
 
     /// Waits for news of the leader, or a moment. There is none once raft has stopped.
-    pub(super) async fn leader_may_have_changed(&self) -> Result<(), ProposeError> {
+    pub(crate) async fn leader_may_have_changed(&self) -> Result<(), ProposeError> {
         let mut leadership = self.watch_leadership();
         match tokio::time::timeout(LEADER_RETRY, leadership.changed()).await {
             Ok(Err(_)) => Err(ProposeError::Stopped),
@@ -178,10 +178,8 @@ impl Consensus {
         term: u64,
         encoded: Bytes,
     ) -> Result<(), NotProposed> {
-        let backlog = self
-            .committed_index()
-            .saturating_sub(self.view().applied_index);
-        if backlog > backlog_entries_max(self.priority_requests(), &encoded) {
+        let ends_leases = Envelope::read(&encoded).is_ok_and(|envelope| envelope.ends_leases());
+        if self.is_backlogged(ends_leases) {
             return Err(NotProposed::Refused(ProposeError::TooManyRequests));
         }
         let prepared = self.prepare(term, encoded).await?;
@@ -247,15 +245,6 @@ impl Consensus {
     }
 }
 
-fn backlog_entries_max(priority_requests: bool, encoded: &[u8]) -> u64 {
-    let ends_leases = || Envelope::read(encoded).is_ok_and(|envelope| envelope.ends_leases());
-    if priority_requests && ends_leases() {
-        PRIORITY_BACKLOG_ENTRIES_MAX
-    } else {
-        BACKLOG_ENTRIES_MAX
-    }
-}
-
 /// A connection that could not be made carried nothing.
 pub(super) fn never_sent(status: &tonic::Status) -> bool {
     if status.code() == Code::FailedPrecondition {
@@ -282,33 +271,4 @@ fn refusal(refusal: pb::forward_response::Refusal) -> Result<(), NotProposed> {
         Refusal::CannotOpen => NotProposed::Refused(ProposeError::CannotOpen),
         Refusal::Corrupt | Refusal::Invalid => NotProposed::Refused(ProposeError::Corrupt),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::command::{LeaseExpire, LeaseRevoke, Put};
-
-    #[test]
-    fn ends_of_leases_may_wait_longer_if_they_have_priority() {
-        let encoded =
-            |body: Body| Command::new(Header::new(RequestId { member: 1, seq: 1 }), body).encode();
-        let revoke = encoded(LeaseRevoke { id: 1 }.into());
-        let expire = encoded(
-            LeaseExpire {
-                term: 1,
-                ids: vec![1],
-            }
-            .into(),
-        );
-        let put = encoded(Put::default().into());
-        for (priority, encoded, expected) in [
-            (false, &revoke, 5_000),
-            (true, &revoke, 10_000),
-            (true, &expire, 10_000),
-            (true, &put, 5_000),
-        ] {
-            assert_eq!(backlog_entries_max(priority, encoded), expected);
-        }
-    }
 }
