@@ -71,7 +71,7 @@ async fn a_call_that_belongs_to_a_trace_is_reported_without_what_it_says() {
     let cluster = Cluster::plan()
         .program(Program::Sealkv)
         .flag("--enable-distributed-tracing")
-        .flag(&format!("--distributed-tracing-address={address}"))
+        .flag(format!("--distributed-tracing-address={address}"))
         .flag("--distributed-tracing-service-name=store")
         .flag("--distributed-tracing-instance-id=m1")
         .start()
