@@ -88,7 +88,8 @@ impl Client {
         Ok(self)
     }
 
-    fn ask<T>(&self, message: T) -> Request<T> {
+    /// A request of whoever this client is.
+    pub fn ask<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {
             let token = token.parse().expect("a token is plain text");
