@@ -298,7 +298,8 @@ mod tests {
         let mut expected = [&prologue[..], &nonce].concat();
         let associated_data = [b"sealkv/key-bundle/1\0", &prologue[..]].concat();
         Xaes256Gcm::new(&key).seal(&nonce, &associated_data, &[5; 32], &mut expected);
-        expected.extend(Sha256::digest(&expected.clone()));
+        let checksum = Sha256::digest(&expected);
+        expected.extend(checksum);
         assert_eq!(bytes, expected);
     }
 }

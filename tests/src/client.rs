@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    /// The same client as somebody who may read and see the status.
+    /// The same client as somebody who may read, put, delete and see the status.
     pub async fn log_in(mut self, name: &str, password: &str) -> Result<Self, Status> {
         let request = pb::AuthenticateRequest {
             name: name.to_owned(),
@@ -163,7 +163,7 @@ impl Client {
 
     pub async fn put_request(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Status> {
         self.kv()
-            .put(request)
+            .put(self.ask(request))
             .await
             .map(tonic::Response::into_inner)
     }
@@ -181,7 +181,7 @@ impl Client {
         request: pb::DeleteRangeRequest,
     ) -> Result<pb::DeleteRangeResponse, Status> {
         self.kv()
-            .delete_range(request)
+            .delete_range(self.ask(request))
             .await
             .map(tonic::Response::into_inner)
     }

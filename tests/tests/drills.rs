@@ -178,7 +178,10 @@ async fn followers_and_learners_save_backups_that_their_own_keys_open() {
         let nowhere = cluster.directory().join("nowhere");
         let more = [show(&other), "--data-dir", show(&nowhere)];
         let complaint = fails(&[&words[..], &more].concat());
-        assert!(complaint.contains("needs the root key of member"), "{complaint}");
+        assert!(
+            complaint.contains("needs the root key of member"),
+            "{complaint}"
+        );
         restored.members[0].start().await;
         let value = restored.client().await.value("k").await;
         assert_eq!(value.unwrap().unwrap(), "v");
@@ -213,7 +216,10 @@ async fn a_blank_member_joins_a_restored_cluster_and_holds_its_keys() {
     members.member_add(request).await.unwrap();
     restored.members[second].start().await;
     let joined = restored.members[second].client().await;
-    assert_eq!(joined.value("/own/k").await.unwrap().unwrap(), "sealed apart");
+    assert_eq!(
+        joined.value("/own/k").await.unwrap().unwrap(),
+        "sealed apart"
+    );
     joined.put("/own/new", "sealed there").await.unwrap();
     assert_eq!(
         client.value("/own/new").await.unwrap().unwrap(),
@@ -311,13 +317,55 @@ async fn a_terminal_shows_how_far_a_backup_has_come() {
     let Some(shown) = on_a_terminal(member, &saving) else {
         return;
     };
-    assert!(shown.contains(" MiB/15") || shown.contains(" MiB/16"), "{shown:?}");
+    assert!(
+        shown.contains(" MiB/15") || shown.contains(" MiB/16"),
+        "{shown:?}"
+    );
     let (key, data) = (key_file(member), cluster.directory().join("restored"));
     let words = ["snapshot", "restore", show(&file), "--root-key-file"];
     let more = [show(&key), "--data-dir", show(&data)];
     let shown = on_a_terminal(member, &[&words[..], &more].concat()).unwrap();
-    assert!(shown.contains(" MiB/15") || shown.contains(" MiB/16"), "{shown:?}");
+    assert!(
+        shown.contains(" MiB/15") || shown.contains(" MiB/16"),
+        "{shown:?}"
+    );
     // And nowhere else: programs read the rest.
     let output = tests::command::output(&saving);
     assert_eq!(text(&output.stderr), "");
+}
+
+/// The drill of a million keys, with few: that it runs, and that every key arrives.
+#[tokio::test]
+async fn the_drill_of_many_keys_runs() {
+    let test = "the_drill_of_many_keys_runs";
+    let Some(etcd) = binary::etcd_or_skip(test) else {
+        return;
+    };
+    let drill = binary::workspace().join("tests/bench/drill");
+    let words = ["--keys", "2000", "--members", "1"];
+    let ran = tokio::task::spawn_blocking(move || {
+        Command::new("python3")
+            .arg(drill)
+            .args(words)
+            .env("SEALKV_BIN", binary::sealkv())
+            .env("SEALKV_ETCD_BIN", etcd)
+            .stdin(Stdio::null())
+            .output()
+    });
+    let Ok(ran) = ran.await.unwrap() else {
+        eprintln!("{test}: skipped, no python3 here");
+        return;
+    };
+    let (said, complaint) = (text(&ran.stdout), text(&ran.stderr));
+    assert!(ran.status.success(), "{said}{complaint}");
+    for step in [
+        "snapshot save",
+        "snapshot status",
+        "snapshot restore, of 1",
+        "start 1 restored",
+        "migrate --once",
+        "migrate --verify",
+    ] {
+        assert!(said.contains(step), "{step}: {said}");
+    }
 }

@@ -84,7 +84,10 @@ async fn a_bundle_restores_three_members_when_every_key_file_is_lost() {
     let second = backup.cluster.directory().join("second.bundle");
     let asked = bundle_words(&endpoint, &second, &backup.passphrase);
     let complaint = fails(&[&asked[..], &["--root-key-file", show(&other)]].concat());
-    assert!(complaint.contains("needs the root key of member"), "{complaint}");
+    assert!(
+        complaint.contains("needs the root key of member"),
+        "{complaint}"
+    );
     assert!(!second.exists());
     let asked = bundle_words(&endpoint, &backup.bundle, &backup.passphrase);
     let complaint = fails(&[&asked[..], &["--root-key-file", show(&key)]].concat());
@@ -98,7 +101,11 @@ async fn a_bundle_restores_three_members_when_every_key_file_is_lost() {
     let plan = Cluster::plan().program(Program::Sealkv).members(3);
     let mut three = plan.flag("--corrupt-check-time=300ms").prepare().await;
     for member in &mut three.members {
-        succeeds(&words(&backup.restore(member, &backup.bundle, &backup.passphrase)));
+        succeeds(&words(&backup.restore(
+            member,
+            &backup.bundle,
+            &backup.passphrase,
+        )));
         // A key file of its own, as a first start makes it.
         assert!(key_file(member).exists());
         member.launch();
@@ -130,7 +137,11 @@ async fn members_restored_by_bundle_and_by_key_file_have_the_same_state() {
         if index == 0 {
             restore(member, &backup.file, &key, &[]);
         } else {
-            succeeds(&words(&backup.restore(member, &backup.bundle, &backup.passphrase)));
+            succeeds(&words(&backup.restore(
+                member,
+                &backup.bundle,
+                &backup.passphrase,
+            )));
         }
         member.launch();
     }
@@ -145,7 +156,10 @@ async fn members_restored_by_bundle_and_by_key_file_have_the_same_state() {
     wait::until_true("the members to be compared", READY_WITHIN, checks).await;
     // With the alarm that a difference raises, nothing could be written.
     let client = three.client().await;
-    assert_eq!(client.value("/own/k").await.unwrap().unwrap(), "sealed apart");
+    assert_eq!(
+        client.value("/own/k").await.unwrap().unwrap(),
+        "sealed apart"
+    );
     client.put("k", "new").await.unwrap();
 }
 
@@ -164,7 +178,10 @@ async fn a_bundle_that_does_not_fit_makes_no_directory_and_says_why() {
     let wrong = directory.join("wrong");
     std::fs::write(&wrong, "correct horsf").unwrap();
     let complaint = refused(&backup.bundle, &wrong);
-    assert!(complaint.contains("passphrase is not the one"), "{complaint}");
+    assert!(
+        complaint.contains("passphrase is not the one"),
+        "{complaint}"
+    );
     let bytes = std::fs::read(&backup.bundle).unwrap();
     let cut = directory.join("cut");
     std::fs::write(&cut, &bytes[..bytes.len() - 1]).unwrap();

@@ -77,7 +77,10 @@ fn words<'a>(from: &'a str, to: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 
 async fn migrate(from: &Cluster, to: &Cluster, more: &[&str]) -> Result<serde_json::Value, String> {
     let (from, to) = (from.members[0].endpoint(), to.members[0].endpoint());
-    let words: Vec<String> = words(&from, &to, more).iter().map(|&it| it.into()).collect();
+    let words: Vec<String> = words(&from, &to, more)
+        .iter()
+        .map(|&it| it.into())
+        .collect();
     let ended = tokio::task::spawn_blocking(move || {
         output(&words.iter().map(String::as_str).collect::<Vec<_>>())
     });
@@ -111,7 +114,12 @@ async fn users_move_into_a_guarded_cluster_and_on_and_get_their_passwords_from_a
     let (from, to) = ("--from-user=root:source", "--to-user=root:first");
     let refused = migrate(&etcd, &first, &["--once", from]).await.unwrap_err();
     assert!(refused.contains("give it --to-user"), "{refused}");
-    let refused = migrate(&etcd, &first, &["--once", "--from-user=ann:of the source", to]).await;
+    let refused = migrate(
+        &etcd,
+        &first,
+        &["--once", "--from-user=ann:of the source", to],
+    )
+    .await;
     let refused = refused.unwrap_err();
     assert!(refused.contains("permission denied"), "{refused}");
 
@@ -119,7 +127,14 @@ async fn users_move_into_a_guarded_cluster_and_on_and_get_their_passwords_from_a
     assert_eq!(said["users_without_password"], serde_json::json!(["ann"]));
     assert!(as_ann(&first, "of the source").await.is_err());
     let file = passwords(&first, "ann:of ann\nroot:nobody takes root's own\n");
-    let more = ["--once", "--overwrite", from, to, "--passwords", show(&file)];
+    let more = [
+        "--once",
+        "--overwrite",
+        from,
+        to,
+        "--passwords",
+        show(&file),
+    ];
     for _ in 0..2 {
         let said = migrate(&etcd, &first, &more).await.unwrap();
         assert_eq!(said["users_without_password"], serde_json::json!([]));
@@ -129,7 +144,14 @@ async fn users_move_into_a_guarded_cluster_and_on_and_get_their_passwords_from_a
     }
     // One that has a password gets another.
     let file = passwords(&first, "ann:another\n");
-    let more = ["--once", "--overwrite", from, to, "--passwords", show(&file)];
+    let more = [
+        "--once",
+        "--overwrite",
+        from,
+        to,
+        "--passwords",
+        show(&file),
+    ];
     migrate(&etcd, &first, &more).await.unwrap();
     assert!(as_ann(&first, "of ann").await.is_err());
     as_ann(&first, "another").await.unwrap();
@@ -138,7 +160,13 @@ async fn users_move_into_a_guarded_cluster_and_on_and_get_their_passwords_from_a
     let second = start(Program::Sealkv).await;
     let file = passwords(&second, "ann:of ann\nroot:second\n");
     let from = "--from-user=root:first";
-    let more = ["--once", from, "--to-user=root:x", "--passwords", show(&file)];
+    let more = [
+        "--once",
+        from,
+        "--to-user=root:x",
+        "--passwords",
+        show(&file),
+    ];
     let said = migrate(&first, &second, &more).await.unwrap();
     assert_eq!((&said["users"], &said["roles"]), (&2.into(), &2.into()));
     let mut auth = AuthClient::new(second.client().await.channel());

@@ -19,7 +19,15 @@ use tests::wait;
 const SOON: Duration = Duration::from_secs(60);
 
 fn words(others: &str, member: &Member) -> Vec<String> {
-    let words = ["--endpoints", others, "member", "rebuild", "-o", "json", "--"];
+    let words = [
+        "--endpoints",
+        others,
+        "member",
+        "rebuild",
+        "-o",
+        "json",
+        "--",
+    ];
     let words = words.map(str::to_owned).into_iter();
     let flags = member.arguments.iter();
     words
@@ -106,7 +114,11 @@ async fn a_member_that_lost_its_log_is_made_anew_in_one_command() {
     assert!(aside.join("member.key").exists(), "nothing is deleted");
     let listed = members(&client).await;
     assert_eq!(listed.len(), 3);
-    assert!(listed.iter().all(|member| !member.is_learner && member.id != old_id));
+    assert!(
+        listed
+            .iter()
+            .all(|member| !member.is_learner && member.id != old_id)
+    );
     // With the flags that it always had, and it counts: another one goes.
     cluster.members[lost].start().await;
     cluster.members[other].kill();

@@ -102,7 +102,9 @@ pub(super) enum MigrateError {
         doing: &'static str,
         status: Box<Status>,
     },
-    #[error("{side} wants to know who asks: give it {flag} NAME:PASSWORD of a user with the root role")]
+    #[error(
+        "{side} wants to know who asks: give it {flag} NAME:PASSWORD of a user with the root role"
+    )]
     LoginNeeded { side: Role, flag: &'static str },
     #[error("{flag}: {error}")]
     Endpoints { flag: &'static str, error: UrlError },

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use keys::{Argon2Cost, DirectoryId, KeyBundle, MemberKey, PassphraseProvider, Provider, RootKey};
 use thiserror::Error;
 
-use super::StartError;
 use super::bootstrap::{Members, log_disk, open_provider, write_identity};
+use super::{StartError, is_full};
 use crate::apply::Machine;
 use crate::apply::restore::{Beginning, Begun, begin_anew};
 use crate::apply::snapshot::{SnapshotError, SnapshotLoader};
@@ -110,6 +110,36 @@ pub enum RestoreFailed {
     Start(#[from] StartError),
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("no space left on the disk of {}; nothing was kept", .0.display())]
+    DiskFull(PathBuf),
+    #[error("{} cannot be written: {reason}; nothing was kept", path.display())]
+    Unwritable { path: PathBuf, reason: String },
+}
+
+impl RestoreFailed {
+    /// What the engine under the rows says of a disk, in an operator's words.
+    fn of_disk(self, data_dir: &Path) -> Self {
+        let path = || data_dir.to_owned();
+        match self {
+            Self::Content(SnapshotError::Storage(_)) | Self::State(_) | Self::Start(_)
+                if is_full(parent_of(data_dir)) =>
+            {
+                Self::DiskFull(path())
+            }
+            Self::Content(SnapshotError::Storage(error)) => Self::Unwritable {
+                path: path(),
+                reason: deepest(&error),
+            },
+            other => other,
+        }
+    }
+}
+
+fn deepest(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(below) => deepest(below),
+        None => error.to_string(),
+    }
 }
 
 impl From<DirectoryError> for RestoreFailed {
@@ -131,7 +161,8 @@ impl Restore {
         let (root, provider) = self.open(&reader)?;
         let mut staging = Staging::new(&self.data_dir)?;
         let directory = &mut staging.directory;
-        let restored = self.fill(reader, &root, &*provider, directory).await?;
+        let restored = self.fill(reader, &root, &*provider, directory).await;
+        let restored = restored.map_err(|error| error.of_disk(&self.data_dir))?;
         staging.publish(&self.data_dir)?;
         Ok(restored)
     }

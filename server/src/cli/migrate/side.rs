@@ -195,9 +195,7 @@ impl Side {
             return Ok(());
         }
         let request = pb::AuthenticateRequest { name, password };
-        let answer = AuthClient::new(channel.clone())
-            .authenticate(request)
-            .await;
+        let answer = AuthClient::new(channel.clone()).authenticate(request).await;
         let login = match answer {
             Ok(answer) => Login::Token(
                 MetadataValue::try_from(answer.into_inner().token)
@@ -264,9 +262,13 @@ pub(super) const AUTH_OFF: &str = "etcdserver: authentication is not enabled";
 /// The same as a watch says it, which is ended with words alone; sealkv's ends with the last ones
 /// when the token that it was opened with counts for nothing any more.
 pub(super) fn is_token_stale_in(reason: &str) -> bool {
-    ["invalid auth token", "revision of auth store is old", "permission denied"]
-        .iter()
-        .any(|words| reason.contains(words))
+    [
+        "invalid auth token",
+        "revision of auth store is old",
+        "permission denied",
+    ]
+    .iter()
+    .any(|words| reason.contains(words))
 }
 
 fn is_token_stale(status: &Status) -> bool {
@@ -300,7 +302,9 @@ mod tests {
             ),
             (Status::unimplemented("unknown service"), false),
             (
-                Status::unknown("auth: authentication failed, password was given for no password user"),
+                Status::unknown(
+                    "auth: authentication failed, password was given for no password user",
+                ),
                 false,
             ),
         ] {

@@ -160,8 +160,7 @@ async fn give_password(
     Ok(found.roles)
 }
 
-const OTHER_PASSWORD: &str =
-    "etcdserver: authentication failed, invalid user ID or password";
+const OTHER_PASSWORD: &str = "etcdserver: authentication failed, invalid user ID or password";
 const NO_PASSWORD: &str = "auth: authentication failed, password was given for no password user";
 
 /// An earlier run, or an attempt whose answer was lost, may have made it.
