@@ -2,11 +2,6 @@
 //!
 //! Needs a real etcd; without one the test says so and is skipped.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper of a test fails where the test fails"
-)]
-
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
