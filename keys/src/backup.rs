@@ -1,19 +1,22 @@
 //! The key of one data backup, and what a backup says about how to open it.
 //!
-//! Promise: a backup opens with ROOT alone, and ROOT with the provider of the member that made it;
-//! a section opens only in the place it was sealed for.
+//! Promise: a backup opens with ROOT alone, and ROOT with the provider of the member that made it
+//! or out of a key bundle; a section opens only in the place it was sealed for.
 //! Not known here: what a backup holds.
 
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::aead::{Aead, NONCE_BYTES, NotAuthentic, TAG_BYTES, Xaes256Gcm};
+use crate::bundle::KeyBundle;
 use crate::encoding::{DecodeError, Reader};
 use crate::keyring::Keyring;
 use crate::member_key::{DirectoryId, MemberKey};
 use crate::provider::{Provider, ProviderError, ProviderKind, SlotContext};
 use crate::root::Root;
+use crate::root_key::RootKey;
 use crate::secret::{Commitment, Secret, random};
 use crate::slot::{SlotKeyPair, SlotPublicKey, WrappedToSlot};
 use crate::table::{KeyTable, KeyringId};
@@ -96,14 +99,16 @@ pub enum OpenBackupError {
     },
     #[error("its envelope was changed, or was put together from others")]
     NotAuthentic,
-}
-
-/// What a backup's envelope opens.
-pub struct OpenedBackup {
-    pub key: BackupKey,
-    /// The slot of the member that made the backup: it opens ROOT in the restored key table.
-    pub slot: SlotKeyPair,
-    pub slot_id: u32,
+    #[error(
+        "it needs root key version {needed_version} of keyring {needed}, and the key bundle holds \
+         version {found_version} of keyring {found}"
+    )]
+    OtherRoot {
+        needed: KeyringId,
+        needed_version: u32,
+        found: KeyringId,
+        found_version: u32,
+    },
 }
 
 impl MemberKey {
@@ -159,7 +164,8 @@ impl BackupEnvelope {
         self.provider
     }
 
-    pub fn open(&self, provider: &dyn Provider) -> Result<OpenedBackup, OpenBackupError> {
+    /// ROOT, by the provider of the member that made the backup.
+    pub fn open_root(&self, provider: &dyn Provider) -> Result<RootKey, OpenBackupError> {
         let member_id = self.member_id();
         if provider.kind() != self.provider {
             let needed = self.provider;
@@ -176,14 +182,32 @@ impl BackupEnvelope {
         let commitment = &self.root_commitment;
         let root = Root::unwrap(&self.wrapped_root, &slot, self.slot_id, place, commitment)
             .map_err(|NotAuthentic| OpenBackupError::NotAuthentic)?;
-        let secret = root
-            .unwrap_backup(&self.wrapped_key)
-            .map_err(|_| OpenBackupError::NotAuthentic)?;
-        Ok(OpenedBackup {
-            key: BackupKey::from_secret(&secret),
-            slot,
-            slot_id: self.slot_id,
+        Ok(RootKey::of(Arc::new(root)))
+    }
+
+    /// Whether a key bundle holds the ROOT that this needs; known without its passphrase.
+    pub fn check_bundle(&self, bundle: &KeyBundle) -> Result<(), OpenBackupError> {
+        self.check_root(bundle.keyring_id(), bundle.root_version())
+    }
+
+    fn check_root(&self, found: KeyringId, found_version: u32) -> Result<(), OpenBackupError> {
+        if (found, found_version) == (self.keyring_id, self.root_version) {
+            return Ok(());
+        }
+        Err(OpenBackupError::OtherRoot {
+            needed: self.keyring_id,
+            needed_version: self.root_version,
+            found,
+            found_version,
         })
+    }
+
+    /// The key of the backup's sections.
+    pub fn open(&self, root: &RootKey) -> Result<BackupKey, OpenBackupError> {
+        self.check_root(root.keyring_id(), root.version())?;
+        let secret = root.root().unwrap_backup(&self.wrapped_key);
+        let secret = secret.map_err(|_| OpenBackupError::NotAuthentic)?;
+        Ok(BackupKey::from_secret(&secret))
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -243,6 +267,7 @@ mod tests {
     use super::*;
     use crate::keyring::SlotHolder;
     use crate::provider::file::FileProvider;
+    use crate::provider::passphrase::{Argon2Cost, PassphraseProvider};
     use crate::table::change::KeyChange;
 
     fn provider(byte: u8) -> FileProvider {
@@ -270,14 +295,12 @@ mod tests {
         let (key, envelope) = member.seal_backup(&keyring, &table).expect("enrolled");
         let envelope = BackupEnvelope::decode(&envelope.encode()).expect("as encoded");
         let sealed = key.seal(b"first", b"rows");
-        let opened = envelope.open(&provider(1)).expect("the same key file");
-        assert_eq!(
-            opened.key.open(b"first", &sealed).expect("its place"),
-            b"rows"
-        );
-        assert!(opened.key.open(b"second", &sealed).is_err());
-        assert!(opened.slot.public() == member.slot().public());
-        let refused = envelope.open(&provider(2)).err();
+        let root = envelope.open_root(&provider(1)).expect("the same key file");
+        assert!(root.fits(&table));
+        let opened = envelope.open(&root).expect("its root");
+        assert_eq!(opened.open(b"first", &sealed).expect("its place"), b"rows");
+        assert!(opened.open(b"second", &sealed).is_err());
+        let refused = envelope.open_root(&provider(2)).err();
         assert!(matches!(
             refused,
             Some(OpenBackupError::Provider { member_id: 7, .. })
@@ -296,12 +319,37 @@ mod tests {
             changed[at] ^= 1 << (at % 8);
             let opened = BackupEnvelope::decode(&changed)
                 .ok()
-                .and_then(|envelope| envelope.open(&provider(1)).ok())
-                .is_some_and(|opened| opened.key.open(b"", &sealed).is_ok());
+                .and_then(|envelope| {
+                    let root = envelope.open_root(&provider(1)).ok()?;
+                    envelope.open(&root).ok()
+                })
+                .is_some_and(|opened| opened.open(b"", &sealed).is_ok());
             assert!(!opened, "byte {at}");
         }
         assert!(BackupEnvelope::decode(&bytes[..bytes.len() - 1]).is_err());
         assert!(BackupEnvelope::decode(&[&bytes[..], b"x"].concat()).is_err());
+    }
+
+    #[test]
+    fn a_key_bundle_opens_the_backups_of_its_keyring_and_no_other() {
+        let (maker, table, keyring) = member();
+        let (key, envelope) = maker.seal_backup(&keyring, &table).expect("enrolled");
+        let sealed = key.seal(b"first", b"rows");
+        let passphrase = PassphraseProvider::new(b"x".to_vec(), Argon2Cost::FLOOR).expect("usable");
+        let root = envelope.open_root(&provider(1)).expect("the key file");
+        let bundle = KeyBundle::seal(&root, &passphrase).expect("sealed");
+        assert_eq!(envelope.check_bundle(&bundle), Ok(()));
+        let root = bundle.open(&passphrase).expect("the passphrase");
+        let opened = envelope.open(&root).expect("its root");
+        assert_eq!(opened.open(b"first", &sealed).expect("its place"), b"rows");
+
+        let (maker, table, keyring) = member();
+        let (_, other) = maker.seal_backup(&keyring, &table).expect("enrolled");
+        assert!(matches!(
+            other.check_bundle(&bundle),
+            Err(OpenBackupError::OtherRoot { .. })
+        ));
+        assert!(other.open(&root).is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::encoding::DecodeError;
 use crate::kek::Kek;
 use crate::provider::ProviderKind;
 use crate::root::Root;
+use crate::root_key::RootKey;
 use crate::sealed::SealedHeader;
 use crate::secret::Secret;
 use crate::slot::{InvalidSlotPublicKey, SlotKeyPair, SlotPublicKey};
@@ -32,6 +33,9 @@ pub enum OpenKeyringError {
     /// Damage, or someone wrapped another key to this slot.
     #[error("root key version {root_version} does not open with slot {slot_id}")]
     Root { slot_id: u32, root_version: u32 },
+    /// A copy of a root key from before a rotation, or of another keyring.
+    #[error("the root key at hand is not version {root_version} of this keyring")]
+    OtherRoot { root_version: u32 },
 }
 
 /// A value cannot be sealed.
@@ -118,8 +122,8 @@ pub struct Keyring {
 
 struct Opened {
     keyring_id: KeyringId,
-    slot_id: u32,
-    slot: Arc<SlotKeyPair>,
+    /// What opened ROOT; none for a copy of ROOT.
+    slot: Option<(u32, Arc<SlotKeyPair>)>,
     root: Arc<Root>,
     keks: BTreeMap<u32, Arc<Kek>>,
     deks: HashMap<SealedHeader, Arc<Dek>>,
@@ -130,7 +134,20 @@ struct Opened {
 impl Keyring {
     pub fn open_table(table: &KeyTable, slot: Arc<SlotKeyPair>) -> Result<Self, OpenKeyringError> {
         let (slot_id, root) = open_root(table, &slot)?;
-        Ok(Self::with_root(table, slot_id, slot, Arc::new(root), None))
+        let by = Some((slot_id, slot));
+        Ok(Self::with_root(table, by, Arc::new(root), None))
+    }
+
+    /// For a restored member, until a slot of its own is in the table.
+    pub fn open_with_root(table: &KeyTable, root: &RootKey) -> Result<Self, OpenKeyringError> {
+        if !table.is_initialised() {
+            return Err(OpenKeyringError::NotInitialised);
+        }
+        if !root.fits(table) {
+            let root_version = table.root_version().unwrap_or_default();
+            return Err(OpenKeyringError::OtherRoot { root_version });
+        }
+        Ok(Self::with_root(table, None, Arc::clone(root.root()), None))
     }
 
     /// The keyring of a newer table: opens what is new, drops what is gone, shares the rest.
@@ -139,26 +156,31 @@ impl Keyring {
         let same_root = table.keyring_id() == Some(before.keyring_id)
             && table.root_version() == Some(before.root.version())
             && table.root_commitment() == Some(before.root.commitment());
+        let root = Arc::clone(&before.root);
+        let Some((_, slot)) = &before.slot else {
+            return if same_root {
+                Ok(Self::with_root(table, None, root, Some(before)))
+            } else {
+                Self::open_with_root(table, &RootKey::of(root))
+            };
+        };
+        let slot = Arc::clone(slot);
         if !same_root {
-            return Self::open_table(table, Arc::clone(&before.slot));
+            return Self::open_table(table, slot);
         }
-        let slot = table
-            .slot_of_public_key(&before.slot.public())
-            .ok_or(OpenKeyringError::NoSlot)?;
-        let (held, root) = (Arc::clone(&before.slot), Arc::clone(&before.root));
-        Ok(Self::with_root(table, slot.id, held, root, Some(before)))
+        let row = table.slot_of_public_key(&slot.public());
+        let by = (row.ok_or(OpenKeyringError::NoSlot)?.id, slot);
+        Ok(Self::with_root(table, Some(by), root, Some(before)))
     }
 
     fn with_root(
         table: &KeyTable,
-        slot_id: u32,
-        slot: Arc<SlotKeyPair>,
+        slot: Option<(u32, Arc<SlotKeyPair>)>,
         root: Arc<Root>,
         before: Option<&Opened>,
     ) -> Self {
         let mut opened = Opened {
             keyring_id: root.keyring_id(),
-            slot_id,
             slot,
             root,
             keks: BTreeMap::new(),
@@ -181,13 +203,9 @@ impl Keyring {
         self.opened.root.version()
     }
 
-    /// The slot that opened ROOT.
-    pub fn slot_id(&self) -> u32 {
-        self.opened.slot_id
-    }
-
-    pub fn slot_public_key(&self) -> SlotPublicKey {
-        self.opened.slot.public()
+    /// Whether a slot of the table opened ROOT, and not a copy of it.
+    pub fn is_by_slot(&self) -> bool {
+        self.opened.slot.is_some()
     }
 
     pub(crate) fn root(&self) -> &Root {
@@ -199,12 +217,13 @@ impl Keyring {
         &self.opened.unopened
     }
 
-    /// What this member may say in the log, having opened ROOT.
-    pub fn acknowledgement(&self) -> AcknowledgeRoot {
-        AcknowledgeRoot {
-            slot_id: self.opened.slot_id,
+    /// What this member may say in the log, having opened ROOT by its slot.
+    pub fn acknowledgement(&self) -> Option<AcknowledgeRoot> {
+        let (slot_id, _) = self.opened.slot.as_ref()?;
+        Some(AcknowledgeRoot {
+            slot_id: *slot_id,
             root_version: self.root_version(),
-        }
+        })
     }
 }
 

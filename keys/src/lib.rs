@@ -36,7 +36,7 @@
 //! | backup key | `sealkv/backup/1/encrypt` | `sealkv/backup/1/commit` |
 //! | slot secret | `sealkv/slot/1/member-key` (authenticates `member.key`) | its public key |
 //! | key file | `sealkv/provider/file/1/encrypt` | – |
-//! | Argon2id output | `sealkv/provider/passphrase/1/encrypt` | – |
+//! | Argon2id output | `sealkv/provider/passphrase/1/encrypt`; of a key bundle `sealkv/key-bundle/1/encrypt` | – |
 //!
 //! XAES-256-GCM does not commit to its key, so the commitment stands beside each wrapped key and
 //! is compared when the key is unwrapped.
@@ -148,7 +148,7 @@
 //!
 //! What a backup says of its key: ROOT as it is wrapped to the slot of the member that made it, and
 //! that slot as it stands in the member's `member.key`. Whoever has that member's key file or
-//! passphrase opens the backup.
+//! passphrase opens the backup, and so does whoever has ROOT out of a key bundle.
 //!
 //! ```text
 //! format u8 = 1 | keyring_id[16] | root version u32 | root commitment[32] | slot id u32 | wrapped ROOT[82]
@@ -159,9 +159,20 @@
 //! associated data: "sealkv/backup/1" ‖ 0x00 ‖ the caller's bytes
 //! ```
 //!
-//! ## inherited.slot: the slot that a restored member opens ROOT with at first
+//! ## Key bundle: ROOT under a passphrase, apart from every member
 //!
-//! Sealed as a stored row of keyspace 254 and row key `inherited-slot`: slot secret[32]
+//! ```text
+//! "sealkv-key-bundle" ‖ format u16 = 1 | keyring_id[16] | root version u32 | root commitment[32]
+//!   | salt[16] | memory KiB u32 | passes u32 | lanes u32       (Argon2id, RFC 9106, version 0x13)
+//!   | nonce[24] | ciphertext[32] | tag[16] | checksum[32]       SHA-256 of all before it
+//! key: derive(Argon2id output, "sealkv/key-bundle/1/encrypt")
+//! associated data: "sealkv/key-bundle/1" ‖ 0x00 ‖ all before the nonce
+//! ```
+//!
+//! ## inherited.root: what a restored member opens prefix keys with at first
+//!
+//! Sealed as a stored row of keyspace 254 and row key `inherited-root`:
+//! keyring_id[16] | root version u32 | ROOT[32]
 //!
 //! # Threat model
 //!
@@ -171,15 +182,16 @@
 
 mod aead;
 mod backup;
+mod bundle;
 mod dek;
 mod encoding;
-mod inherited;
 mod kek;
 mod keyring;
 mod member_key;
 mod private_file;
 mod provider;
 mod root;
+mod root_key;
 mod sealed;
 mod secret;
 mod slot;
@@ -190,11 +202,9 @@ mod vectors;
 mod wrapped;
 
 pub use aead::{Aead, NONCE_BYTES, NotAuthentic, TAG_BYTES, Xaes256Gcm};
-pub use backup::{
-    BACKUP_SECTION_OVERHEAD_BYTES, BackupEnvelope, BackupKey, OpenBackupError, OpenedBackup,
-};
+pub use backup::{BACKUP_SECTION_OVERHEAD_BYTES, BackupEnvelope, BackupKey, OpenBackupError};
+pub use bundle::{KeyBundle, KeyBundleError, OpenBundleError};
 pub use encoding::DecodeError;
-pub use inherited::InheritedSlotError;
 pub use keyring::{
     Keyring, MintError, OpenError, OpenKeyringError, SealError, SlotHolder, UnopenedKey,
 };
@@ -204,6 +214,7 @@ pub use member_key::{
 pub use provider::file::{FileProvider, KeyFileError};
 pub use provider::passphrase::{Argon2Cost, Argon2CostError, PassphraseError, PassphraseProvider};
 pub use provider::{Provider, ProviderError, ProviderKind, SlotContext};
+pub use root_key::{InheritedRootError, RootKey};
 pub use sealed::{SEALED_VALUE_OVERHEAD_BYTES, SealedHeader, plaintext_len, tag};
 pub use secret::Secret;
 pub use slot::{InvalidSlotPublicKey, SlotKeyPair, SlotPublicKey, WrappedToSlot};

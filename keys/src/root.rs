@@ -34,6 +34,10 @@ impl Root {
         self.version
     }
 
+    pub(crate) fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
     pub(crate) fn commitment(&self) -> Commitment {
         self.secret.commitment(b"sealkv/root/1/commit")
     }

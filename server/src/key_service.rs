@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keys::{
-    KeyChange, KeyTable, Keyring, MemberKey, OpenKeyringError, ProviderKind, RemoveSlot,
+    KeyChange, KeyTable, Keyring, MemberKey, OpenKeyringError, ProviderKind, RemoveSlot, RootKey,
     SlotHolder, SlotKeyPair, SlotPublicKey,
 };
 use parking_lot::Mutex;
@@ -56,29 +56,32 @@ pub enum MintError {
 pub struct KeyringFollower {
     slot: Arc<SlotKeyPair>,
     /// Of a restored member, for as long as its own slot is not in the table.
-    inherited: Option<Arc<SlotKeyPair>>,
+    inherited: Mutex<Option<RootKey>>,
     sealer: Sealer,
     last: Mutex<Option<Arc<KeyTable>>>,
 }
 
 impl KeyringFollower {
-    pub fn new(
-        slot: Arc<SlotKeyPair>,
-        inherited: Option<Arc<SlotKeyPair>>,
-        sealer: Sealer,
-    ) -> Self {
+    pub fn new(slot: Arc<SlotKeyPair>, inherited: Option<RootKey>, sealer: Sealer) -> Self {
         Self {
             slot,
-            inherited,
+            inherited: Mutex::new(inherited),
             sealer,
             last: Mutex::new(None),
         }
     }
 
-    fn slot_in(&self, table: &KeyTable) -> &Arc<SlotKeyPair> {
-        match &self.inherited {
-            Some(inherited) if table.slot_of_public_key(&self.slot.public()).is_none() => inherited,
-            _ => &self.slot,
+    fn open(&self, table: &KeyTable) -> Result<Keyring, OpenKeyringError> {
+        let enrolled = table.slot_of_public_key(&self.slot.public()).is_some();
+        let mut inherited = self.inherited.lock();
+        match (self.sealer.keyring(), &*inherited) {
+            (Some(keyring), _) if keyring.is_by_slot() == enrolled => keyring.refresh(table),
+            (_, Some(root)) if !enrolled => Keyring::open_with_root(table, root),
+            _ => {
+                let opened = Keyring::open_table(table, self.slot.clone())?;
+                *inherited = None;
+                Ok(opened)
+            }
         }
     }
 
@@ -91,12 +94,7 @@ impl KeyringFollower {
         if !table.is_initialised() {
             return;
         }
-        let slot = self.slot_in(table);
-        let opened = match self.sealer.keyring() {
-            Some(keyring) if keyring.slot_public_key() == slot.public() => keyring.refresh(table),
-            _ => Keyring::open_table(table, slot.clone()),
-        };
-        match opened {
+        match self.open(table) {
             Ok(keyring) => {
                 for key in keyring.unopened() {
                     tracing::warn!(
@@ -124,14 +122,6 @@ pub struct OwnSlot {
     pub provider: ProviderKind,
 }
 
-/// What a restored member was given to open the root key with. It goes once every member can do
-/// without.
-#[derive(Clone, Debug)]
-pub struct InheritedSlot {
-    pub public_key: SlotPublicKey,
-    pub path: PathBuf,
-}
-
 #[derive(Clone)]
 pub struct KeyService {
     inner: Arc<Inner>,
@@ -142,7 +132,8 @@ struct Inner {
     slot: OwnSlot,
     member_key: Mutex<MemberKey>,
     member_key_path: PathBuf,
-    inherited: Mutex<Option<InheritedSlot>>,
+    /// The file with the root key of a restored member.
+    inherited: Mutex<Option<PathBuf>>,
     minting: AsyncMutex<()>,
     ready: watch::Sender<bool>,
 }
@@ -152,7 +143,7 @@ impl KeyService {
         consensus: Consensus,
         member_key: MemberKey,
         member_key_path: PathBuf,
-        inherited: Option<InheritedSlot>,
+        inherited: Option<PathBuf>,
     ) -> Self {
         let outline = member_key.outline();
         let slot = OwnSlot {
@@ -304,22 +295,20 @@ impl KeyService {
         }
     }
 
-    /// The file goes once the slot has left the table: from then on it opens nothing.
+    /// The file goes once this member has opened the root key by its own slot.
     fn forget_inherited(&self) {
         let mut inherited = self.inner.inherited.lock();
-        let Some(slot) = inherited.as_ref() else {
+        let Some(path) = inherited.as_ref() else {
             return;
         };
         let table = self.inner.consensus.view().key_table.clone();
         let own = table.slot_of_member(self.inner.consensus.member_id());
-        let needed = own.is_none_or(|own| !own.proven)
-            || table.slot_of_public_key(&slot.public_key).is_some();
-        if needed {
+        if own.is_none_or(|own| !own.proven) {
             return;
         }
-        match std::fs::remove_file(&slot.path) {
+        match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, "the slot of the restored backup could not be removed");
+                tracing::warn!(%error, "the root key of the restored backup could not be removed");
             }
             _ => *inherited = None,
         }
@@ -335,11 +324,13 @@ impl KeyService {
             .key_table
             .proven_members()
             .any(|id| id == consensus.member_id());
-        let own = keyring.slot_public_key() == self.inner.slot.public_key;
-        if proven || !own || consensus.leadership().leader == 0 {
+        let Some(acknowledgement) = keyring.acknowledgement() else {
+            return;
+        };
+        if proven || consensus.leadership().leader == 0 {
             return;
         }
-        let change = KeyChange::AcknowledgeRoot(keyring.acknowledgement());
+        let change = KeyChange::AcknowledgeRoot(acknowledgement);
         let permitted = Permitted::internal(Internal::KeyService, ChangeKeys(change).into());
         if let Err(error) = consensus.propose(permitted).await {
             tracing::debug!(%error, "the acknowledgement of the root key was not applied");
@@ -352,7 +343,7 @@ impl KeyService {
         let change = if view.key_table.is_initialised() {
             match self.departure() {
                 Some(change) => change,
-                None => match self.enrolment().await.or_else(|| self.removal()) {
+                None => match self.enrolment().await {
                     Some(change) => change,
                     None => return,
                 },
@@ -413,18 +404,6 @@ impl KeyService {
             }
         }
         None
-    }
-
-    /// The slot that a restored cluster began with, once every member has opened ROOT by its own.
-    fn removal(&self) -> Option<KeyChange> {
-        let public_key = self.inner.inherited.lock().as_ref()?.public_key;
-        let consensus = &self.inner.consensus;
-        let table = consensus.view().key_table.clone();
-        let slot = table.slot_of_public_key(&public_key)?;
-        let proven: Vec<u64> = table.proven_members().collect();
-        let members = consensus.member_nodes();
-        let everyone = members.keys().all(|id| proven.contains(id));
-        everyone.then_some(KeyChange::RemoveSlot(keys::RemoveSlot { slot_id: slot.id }))
     }
 
     async fn greet(&self, id: u64, urls: &[String]) -> Option<SlotHolder> {

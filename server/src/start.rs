@@ -25,7 +25,11 @@ use crate::storage::log::LogError;
 pub use bootstrap::open_provider;
 pub use discovery::DiscoveryError;
 pub use memory::MemoryError;
-pub use restore::{Restore, RestoreFailed, Restored};
+pub use restore::{Bundle, BundleError, Restore, RestoreFailed, Restored};
+
+/// What to do about a member that cannot go on with what it has.
+const REBUILD: &str = "make this member anew with: sealkv member rebuild --endpoints OTHER_MEMBERS -- \
+     THIS_MEMBERS_FLAGS";
 
 /// Why a member did not start, or ended by itself. One line for a person.
 #[derive(Debug, Error)]
@@ -41,12 +45,12 @@ pub enum StartError {
     #[error("--passphrase-file: {0}")]
     Passphrase(#[from] keys::PassphraseError),
     #[error(transparent)]
-    InheritedSlot(#[from] keys::InheritedSlotError),
+    InheritedRoot(#[from] keys::InheritedRootError),
     #[error("{0}")]
     MemberKey(#[from] keys::MemberKeyFileError),
     #[error(
         "{} holds data but no member.key: without it nothing here can be opened. Put it back, or \
-         start this member anew under another name in an empty directory", path.display()
+         {REBUILD}", path.display()
     )]
     MemberKeyLost { path: PathBuf },
     #[error(
@@ -70,12 +74,12 @@ pub enum StartError {
     State(#[from] crate::apply::Poison),
     #[error(
         "the state has applied up to {applied} and the raft log starts at {first}: entries between \
-         them are lost. Replace this member under a new id, or restore a backup"
+         them are lost. As long as the other members have them, {REBUILD}; otherwise restore a backup"
     )]
     LogStartsAfterState { applied: u64, first: u64 },
     #[error(
         "member {member:x} has already been bootstrapped: the cluster knows it with another \
-             data directory. A member that has lost its data must be replaced under a new id"
+             data directory. A member that has lost its data comes back under a new id: {REBUILD}"
     )]
     AlreadyBootstrapped { member: u64 },
     #[error(transparent)]

@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    /// The same client as somebody who may read and see the status.
+    /// The same client as somebody who may read, put, delete and see the status.
     pub async fn log_in(mut self, name: &str, password: &str) -> Result<Self, Status> {
         let request = pb::AuthenticateRequest {
             name: name.to_owned(),
@@ -88,7 +88,8 @@ impl Client {
         Ok(self)
     }
 
-    fn ask<T>(&self, message: T) -> Request<T> {
+    /// A request of whoever this client is.
+    pub fn ask<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {
             let token = token.parse().expect("a token is plain text");
@@ -162,7 +163,7 @@ impl Client {
 
     pub async fn put_request(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Status> {
         self.kv()
-            .put(request)
+            .put(self.ask(request))
             .await
             .map(tonic::Response::into_inner)
     }
@@ -180,7 +181,7 @@ impl Client {
         request: pb::DeleteRangeRequest,
     ) -> Result<pb::DeleteRangeResponse, Status> {
         self.kv()
-            .delete_range(request)
+            .delete_range(self.ask(request))
             .await
             .map(tonic::Response::into_inner)
     }

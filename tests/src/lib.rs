@@ -8,6 +8,7 @@ pub mod binary;
 pub mod check;
 pub mod client;
 pub mod cluster;
+pub mod command;
 pub mod differential;
 pub mod guests;
 pub mod http;

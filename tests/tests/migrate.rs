@@ -444,7 +444,7 @@ async fn users_and_roles_are_moved_without_their_passwords() {
     let refused = migrate(&from, &to, &["--once"]).await;
     assert_eq!(refused.status.code(), Some(1));
     assert!(
-        text(&refused.stderr).contains("user name is empty"),
+        text(&refused.stderr).contains("--from-user"),
         "{}",
         text(&refused.stderr)
     );

@@ -6,8 +6,8 @@
     reason = "a helper of a test fails where the test fails"
 )]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,79 +16,8 @@ use proto::etcdserverpb as pb;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use tests::client::Client;
 use tests::cluster::{Cluster, Member, Program};
+use tests::command::{beside, fails, key_file, restore, save, show, succeeds, text};
 use tests::{binary, wait};
-
-fn sealkv(arguments: &[&str]) -> Output {
-    Command::new(binary::sealkv())
-        .args(arguments)
-        .env_clear()
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary can be started")
-}
-
-fn succeeds(arguments: &[&str]) -> String {
-    let output = sealkv(arguments);
-    let (out, error) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{arguments:?}: {out}{error}");
-    out
-}
-
-/// What it complains about.
-fn fails(arguments: &[&str]) -> String {
-    let output = sealkv(arguments);
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-    text(&output.stderr)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn key_file(member: &Member) -> PathBuf {
-    let mut name = member.data.clone().into_os_string();
-    name.push(".key");
-    name.into()
-}
-
-fn show(path: &Path) -> &str {
-    path.to_str().expect("a temporary path is UTF-8")
-}
-
-fn save(member: &Member, file: &Path) {
-    let endpoint = member.endpoint();
-    succeeds(&["--endpoints", &endpoint, "snapshot", "save", show(file)]);
-}
-
-/// Makes the member's data directory out of a backup, by the flags that it is started with later.
-fn restore(member: &mut Member, file: &Path, key: &Path, more: &[&str]) -> String {
-    let wanted = [
-        "--name=",
-        "--data-dir=",
-        "--initial-advertise-peer-urls=",
-        "--initial-cluster=",
-        "--initial-cluster-token=",
-    ];
-    let arguments = member
-        .arguments
-        .iter()
-        .map(|it| text(it.as_encoded_bytes()));
-    let flags: Vec<String> = arguments
-        .filter(|flag| wanted.iter().any(|prefix| flag.starts_with(prefix)))
-        .collect();
-    let mut words = vec![
-        "snapshot",
-        "restore",
-        show(file),
-        "--root-key-file",
-        show(key),
-    ];
-    words.extend(flags.iter().map(String::as_str));
-    words.extend(more);
-    let out = succeeds(&words);
-    member.set_flag("root-key-file", show(key));
-    out
-}
 
 async fn prepared(members: usize) -> Cluster {
     let plan = Cluster::plan().program(Program::Sealkv).members(members);
@@ -210,7 +139,7 @@ async fn a_restored_member_has_history_leases_and_keys_of_prefixes() {
     let mut restored = prepared(1).await;
     let key = key_file(&cluster.members[0]);
     restore(&mut restored.members[0], &file, &key, &[]);
-    let inherited = restored.members[0].data.join("inherited.slot");
+    let inherited = restored.members[0].data.join("inherited.root");
     assert!(inherited.exists());
     start(&mut restored).await;
     let client = restored.client().await;
@@ -230,9 +159,11 @@ async fn a_restored_member_has_history_leases_and_keys_of_prefixes() {
     client.revoke(42).await.unwrap();
     assert_eq!(client.value("leased").await.unwrap(), None);
     // The member has its own slot by now, and needs the old cluster's no more.
-    wait::until_true("the inherited slot to go", Duration::from_secs(20), || {
-        !inherited.exists()
-    })
+    wait::until_true(
+        "the inherited root key to go",
+        Duration::from_secs(20),
+        || !inherited.exists(),
+    )
     .await;
     restored.members[0].terminate().await;
     restored.members[0].start().await;
@@ -317,7 +248,7 @@ async fn a_member_restored_from_another_state_is_found_and_named() {
         branch.client().await.put("k", value).await.unwrap();
         let file = cluster.directory().join(value);
         wait::until_true("the member's own slot", Duration::from_secs(20), || {
-            !branch.members[0].data.join("inherited.slot").exists()
+            !branch.members[0].data.join("inherited.root").exists()
         })
         .await;
         save(&branch.members[0], &file);
@@ -392,11 +323,7 @@ async fn a_backup_that_is_not_what_was_saved_makes_no_directory() {
     for file in [&cut, &changed, &other_hash, &text_file] {
         fails(&["snapshot", "status", show(file)]);
     }
-    let left: Vec<_> = std::fs::read_dir(cluster.directory())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .filter(|name| text(name.as_encoded_bytes()).contains("restoring"))
-        .collect();
+    let left = beside(cluster.directory(), "restoring");
     assert!(left.is_empty(), "{left:?}");
 
     // A wrong hash alone is not the contents' fault.

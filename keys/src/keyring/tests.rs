@@ -135,7 +135,7 @@ fn every_enrolled_member_opens_the_same_values_and_a_stranger_none() {
     let theirs = Keyring::open_table(&table, second).expect("opens");
     assert_eq!(theirs.open(b"/a/1", &sealed), Ok(b"one".to_vec()));
     table
-        .acknowledge_root(&theirs.acknowledgement())
+        .acknowledge_root(&theirs.acknowledgement().expect("by its slot"))
         .expect("applies");
     assert_eq!(table.proven_members().collect::<Vec<_>>(), [2]);
 }
@@ -208,7 +208,7 @@ fn a_slot_that_is_gone_from_the_table_opens_nothing_new() {
     table.enrol_slot(&enrol).expect("applies");
     let theirs = Keyring::open_table(&table, Arc::new(second)).expect("opens");
     table
-        .acknowledge_root(&theirs.acknowledgement())
+        .acknowledge_root(&theirs.acknowledgement().expect("by its slot"))
         .expect("applies");
     let remove = crate::RemoveSlot { slot_id: 1 };
     table.remove_slot(&remove).expect("applies");

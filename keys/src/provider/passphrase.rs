@@ -18,7 +18,7 @@ use crate::secret::{SECRET_BYTES, Secret, SecretBytes, random};
 
 const FORMAT: u8 = 1;
 const SUITE_ARGON2ID_XAES_256_GCM: u8 = 1;
-const SALT_BYTES: usize = 16;
+pub(crate) const SALT_BYTES: usize = 16;
 const PROLOGUE_BYTES: usize = 2 + SALT_BYTES + 3 * size_of::<u32>();
 const PASSPHRASE_BYTES_MAX: usize = 4096;
 
@@ -78,6 +78,18 @@ impl Argon2Cost {
             lanes,
         })
     }
+
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        for number in [self.memory_kib, self.passes, self.lanes] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let cost = Self::new(reader.u32()?, reader.u32()?, reader.u32()?);
+        let rule = "Argon2id costs lie between their floor and ceiling";
+        cost.map_err(|_| DecodeError::Invalid { rule })
+    }
 }
 
 /// A passphrase file that cannot be used.
@@ -132,7 +144,16 @@ impl PassphraseProvider {
         Self::new(std::mem::take(&mut *bytes), cost)
     }
 
-    fn aead(&self, salt: &[u8; SALT_BYTES], cost: Argon2Cost) -> Result<Xaes256Gcm, ProviderError> {
+    pub(crate) fn cost(&self) -> Argon2Cost {
+        self.cost
+    }
+
+    /// What the passphrase is with this salt, at this cost.
+    pub(crate) fn stretched(
+        &self,
+        salt: &[u8; SALT_BYTES],
+        cost: Argon2Cost,
+    ) -> Result<Secret, ProviderError> {
         let refused = ProviderError::Argon2Memory {
             memory_kib: cost.memory_kib,
         };
@@ -149,6 +170,11 @@ impl PassphraseProvider {
             .map_err(|_| refused)?;
         let key = Secret::from_bytes(stretched);
         stretched.zeroize();
+        Ok(key)
+    }
+
+    fn aead(&self, salt: &[u8; SALT_BYTES], cost: Argon2Cost) -> Result<Xaes256Gcm, ProviderError> {
+        let key = self.stretched(salt, cost)?;
         Ok(Xaes256Gcm::new(
             &key.derive(b"sealkv/provider/passphrase/1/encrypt"),
         ))
@@ -163,9 +189,7 @@ impl PassphraseProvider {
     ) -> Result<Vec<u8>, ProviderError> {
         let mut prologue = vec![FORMAT, SUITE_ARGON2ID_XAES_256_GCM];
         prologue.extend_from_slice(salt);
-        for number in [self.cost.memory_kib, self.cost.passes, self.cost.lanes] {
-            prologue.extend_from_slice(&number.to_be_bytes());
-        }
+        self.cost.write(&mut prologue);
         let aead = self.aead(salt, self.cost)?;
         let prologue = (self.kind(), &prologue[..]);
         Ok(wrap_under(&aead, prologue, context, slot_secret, nonce))
@@ -201,9 +225,7 @@ fn read_prologue(wrapped: &[u8]) -> Result<([u8; SALT_BYTES], Argon2Cost), Decod
         return Err(DecodeError::UnknownSuite { found: suite });
     }
     let salt = reader.array()?;
-    let cost = Argon2Cost::new(reader.u32()?, reader.u32()?, reader.u32()?);
-    let rule = "Argon2id costs lie between their floor and ceiling";
-    Ok((salt, cost.map_err(|_| DecodeError::Invalid { rule })?))
+    Ok((salt, Argon2Cost::read(&mut reader)?))
 }
 
 #[cfg(test)]

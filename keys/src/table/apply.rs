@@ -14,6 +14,7 @@ use super::change::{
 use super::{
     DekState, DekVersion, FIRST_ID, FIRST_VERSION, KeyTable, KeyringState, PrefixKey, Slot,
 };
+use crate::root_key::RootKey;
 use crate::slot::SlotPublicKey;
 use crate::wrapped::WrappedKey;
 
@@ -178,18 +179,14 @@ impl KeyTable {
         Ok(Applied::SlotRemoved { slot_id })
     }
 
-    /// The table of a cluster that is restored from this one's backup: of the slots only the one
-    /// that opened the backup is left, and no member holds it.
-    pub fn restored(mut self, slot_id: u32) -> Result<Self, KeyChangeRefusal> {
-        let slots = &mut self.state_mut()?.slots;
-        slots.retain(|id, _| *id == slot_id);
-        let slot = slots
-            .get_mut(&slot_id)
-            .ok_or(KeyChangeRefusal::UnknownSlot { slot_id })?;
-        let slot = Arc::make_mut(slot);
-        slot.member_id = 0;
-        slot.proven = false;
-        Ok(self)
+    /// The table of a cluster that is restored from this one's backup: its members have slots of
+    /// their own, and none yet. Nothing if this ROOT does not open the table.
+    pub fn restored(mut self, root: &RootKey) -> Option<Self> {
+        if !root.fits(&self) {
+            return None;
+        }
+        self.state_mut().ok()?.slots.clear();
+        Some(self)
     }
 
     /// From here on no new value is taken under this version. Closing twice is fine.

@@ -151,7 +151,7 @@ fn only_an_acknowledgement_of_the_present_root_proves_a_slot() {
         let change = KeyChange::AcknowledgeRoot(acknowledge);
         assert_eq!(cluster.refuses(&change), refusal);
     }
-    let acknowledge = cluster.keyring().acknowledgement();
+    let acknowledge = cluster.keyring().acknowledgement().expect("by its slot");
     for _ in 0..2 {
         cluster
             .table
@@ -164,7 +164,7 @@ fn only_an_acknowledgement_of_the_present_root_proves_a_slot() {
 #[test]
 fn the_last_proven_slot_stays_and_ids_are_not_used_twice() {
     let mut cluster = Cluster::born();
-    let acknowledge = cluster.keyring().acknowledgement();
+    let acknowledge = cluster.keyring().acknowledgement().expect("by its slot");
     cluster
         .table
         .acknowledge_root(&acknowledge)

@@ -48,6 +48,29 @@ impl Machine {
         Self::recover(store, member)
     }
 
+    /// Whether a machine could be recovered from this store, whatever its size, without the memory
+    /// that the machine takes.
+    pub fn check(store: &Store) -> Result<(), Poison> {
+        let view = store.view();
+        let row = view.get(Keyspace::System, rows::COUNTERS)?;
+        let row = row.ok_or_else(|| bad_row(Keyspace::System, rows::COUNTERS))?;
+        Counters::from_row(&decode_row(Keyspace::System, rows::COUNTERS, row)?);
+        let row = view.get(Keyspace::Raft, rows::APPLIED)?;
+        let row = row.ok_or_else(|| bad_row(Keyspace::Raft, rows::APPLIED))?;
+        Applied::from_row(decode_row(Keyspace::Raft, rows::APPLIED, row)?);
+        for found in changes(&view, 0, i64::MAX) {
+            found?;
+        }
+        load_leases(&view)?;
+        load_key_table(&view)?;
+        load_members(&view)?;
+        load_alarms(&view)?;
+        load_downgrade(&view)?;
+        load_plugins(&view)?;
+        load_auth(&view)?;
+        Ok(())
+    }
+
     /// The machine that this store belongs to.
     pub fn recover(store: Store, member: u64) -> Result<Machine, Poison> {
         let view = store.view();
@@ -121,7 +144,7 @@ fn load_index(view: &View, revision: i64) -> Result<Index, Poison> {
                 } else {
                     from + step
                 };
-                scope.spawn(move || load_changes(view, from, to))
+                scope.spawn(move || changes(view, from, to).collect())
             })
             .collect();
         let parts = loaders
@@ -133,19 +156,17 @@ fn load_index(view: &View, revision: i64) -> Result<Index, Poison> {
 }
 
 /// The changes of `[from, to)`, in order.
-fn load_changes(view: &View, from: i64, to: i64) -> Result<Vec<Change>, Poison> {
+fn changes(view: &View, from: i64, to: i64) -> impl Iterator<Item = Result<Change, Poison>> {
     let (from, to) = (
         Revision::new(from, 0).to_bytes(),
         Revision::new(to, 0).to_bytes(),
     );
-    let mut changes = Vec::new();
-    for row in view.scan(Keyspace::Meta, &from[..]..&to[..]) {
+    view.scan(Keyspace::Meta, &from[..]..&to[..]).map(|row| {
         let (key, row) = row?;
         let at = Revision::from_bytes(&key).ok_or_else(|| bad_row(Keyspace::Meta, &key))?;
         let record = Record::decode(row).map_err(|BadRecord| Poison::Record(at))?;
-        changes.push(change(at, record));
-    }
-    Ok(changes)
+        Ok(change(at, record))
+    })
 }
 
 fn change(at: Revision, record: Record) -> Change {

@@ -19,8 +19,8 @@ pub struct Beginning {
     pub membership: Bytes,
     /// Whom it names.
     pub member_ids: Vec<u64>,
-    /// The slot that opened the backup; the others go.
-    pub slot_id: u32,
+    /// What opened the backup, and has to open its key table.
+    pub root: keys::RootKey,
     /// If not 0: how far the revision moves, and then everything up to there counts as compacted.
     pub revision_bump: i64,
 }
@@ -39,7 +39,7 @@ pub struct Begun {
 pub enum RestoreError {
     #[error(transparent)]
     Row(#[from] Poison),
-    #[error("the key table of the backup does not have the slot that opened it")]
+    #[error("the root key that opened the backup does not open its key table")]
     OtherKeyTable,
     #[error("the revision cannot move by {bump} from {revision}")]
     Bump { bump: i64, revision: i64 },
@@ -75,8 +75,8 @@ pub fn begin_anew(store: &Store, beginning: &Beginning) -> Result<Begun, Restore
     let table = table.ok_or(RestoreError::OtherKeyTable)?;
     let table = keys::KeyTable::decode(&table)
         .map_err(|_| bad_row(Keyspace::KeyTable, rows::KEY_TABLE))?
-        .restored(beginning.slot_id)
-        .map_err(|_| RestoreError::OtherKeyTable)?;
+        .restored(&beginning.root)
+        .ok_or(RestoreError::OtherKeyTable)?;
     batch.put(Keyspace::KeyTable, rows::KEY_TABLE, &table.encode());
 
     let position = LogPosition {

@@ -69,10 +69,13 @@ fn write(member: &Single) -> Vec<u8> {
 /// Reads to the end with the right key file.
 fn open(bytes: &[u8]) -> Result<(Store, Summary), BackupError> {
     let mut reader = BackupReader::new(Cursor::new(bytes))?;
-    let opened = reader.header().envelope.open(&provider());
-    let opened = opened.map_err(|_| BackupError::OtherHeader)?;
+    let envelope = &reader.header().envelope;
+    let key = envelope
+        .open_root(&provider())
+        .and_then(|root| envelope.open(&root));
+    let key = key.map_err(|_| BackupError::OtherHeader)?;
     let mut loader = SnapshotLoader::new(Store::in_memory(StorageKeys::ephemeral()));
-    while let Some(chunk) = reader.chunk(&opened.key)? {
+    while let Some(chunk) = reader.chunk(&key)? {
         loader.chunk(&chunk).unwrap();
     }
     let summary = reader.finish(false)?;
@@ -180,7 +183,7 @@ fn another_root_key_does_not_open_it() {
     let (_, bytes) = backup(1);
     let reader = BackupReader::new(Cursor::new(&bytes)).unwrap();
     let other = keys::FileProvider::from_secret(&keys::Secret::from_bytes([6; 32]));
-    let refused = reader.header().envelope.open(&other).err();
+    let refused = reader.header().envelope.open_root(&other).err();
     assert!(matches!(
         refused,
         Some(OpenBackupError::Provider {

@@ -1,4 +1,4 @@
-//! `sealkv keys`: list them, give a prefix its own, start a new version.
+//! `sealkv keys`: list them, give a prefix its own, start a new version, back up the root key.
 
 use clap::Subcommand;
 use proto::sealkv::v1::keys_client::KeysClient;
@@ -8,6 +8,7 @@ use proto::sealkv::v1::{
 use serde_json::{Value, json};
 
 use super::connect::connect;
+use super::key_bundle::{self, Backup};
 use super::output::{Format, Table, json_bytes, print, print_json, show_bytes};
 use super::{CliError, Global};
 
@@ -25,6 +26,9 @@ pub(super) enum Command {
         /// Exactly as `list` shows it; '' for the empty prefix.
         prefix: String,
     },
+    /// Save the root key under a passphrase, in a file that opens backups when the members' own
+    /// keys are lost. It takes the key file or passphrase of the member that is asked.
+    Backup(Backup),
 }
 
 pub(super) async fn run(command: &Command, global: &Global) -> Result<(), CliError> {
@@ -52,6 +56,7 @@ pub(super) async fn run(command: &Command, global: &Global) -> Result<(), CliErr
                 "is sealed under a new version",
             )?;
         }
+        Command::Backup(backup) => key_bundle::run(backup, client, global.write_out).await?,
     }
     Ok(())
 }

@@ -102,6 +102,10 @@ pub(super) enum MigrateError {
         doing: &'static str,
         status: Box<Status>,
     },
+    #[error(
+        "{side} wants to know who asks: give it {flag} NAME:PASSWORD of a user with the root role"
+    )]
+    LoginNeeded { side: Role, flag: &'static str },
     #[error("{flag}: {error}")]
     Endpoints { flag: &'static str, error: UrlError },
     #[error("--from and --to are the same cluster")]
@@ -203,12 +207,12 @@ async fn side(
     migrate: &Migrate,
     global: &Global,
 ) -> Result<Arc<Side>, CliError> {
-    let (flag, user_flag) = match role {
-        Role::Source => ("--from", "--from-user"),
-        Role::Target => ("--to", "--to-user"),
+    let flag = match role {
+        Role::Source => "--from",
+        Role::Target => "--to",
     };
     let credentials = match user {
-        Some(user) => Some(credentials(user, user_flag, variable)?),
+        Some(user) => Some(credentials(user, role.user_flag(), variable)?),
         None => None,
     };
     let mut channels = Vec::new();
@@ -477,7 +481,8 @@ impl Report {
             text.push_str(&format!("{} users, {} roles\n", users.users, users.roles));
             if !users.without_password.is_empty() {
                 text.push_str(&format!(
-                    "without a password, which cannot be read: {}\n",
+                    "without a password, which cannot be read from the source: {}\n\
+                     run this again with --passwords FILE to give them theirs\n",
                     users.without_password.join(", ")
                 ));
             }

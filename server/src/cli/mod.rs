@@ -7,8 +7,10 @@
 mod bench;
 mod completion;
 mod connect;
+mod key_bundle;
 mod keys;
 mod login;
+mod member;
 mod migrate;
 mod output;
 mod plugin;
@@ -72,6 +74,9 @@ enum Command {
     /// WebAssembly plugins.
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Members: list them, rebuild one that has lost its data.
+    #[command(subcommand)]
+    Member(member::Command),
     /// Backups: save one from a member, look at one, make a data directory out of one.
     #[command(subcommand)]
     Snapshot(snapshot::Command),
@@ -91,8 +96,8 @@ enum Command {
 pub const SUBCOMMANDS: &[(&str, &str)] = &[
     ("server", "Start a server (as without a subcommand)."),
     (
-        "keys list | add PREFIX | rotate PREFIX",
-        "The keys that values are sealed with.",
+        "keys list | add PREFIX | rotate PREFIX | backup FILE",
+        "The keys that values are sealed with, and a backup of the root key.",
     ),
     (
         "plugin deploy FILE.wasm --watch PREFIX --write PREFIX",
@@ -101,6 +106,10 @@ pub const SUBCOMMANDS: &[(&str, &str)] = &[
     (
         "plugin list | dead-letters | pause | resume | delete",
         "Look at plugins, and manage them.",
+    ),
+    (
+        "member list | rebuild -- FLAGS",
+        "List the members; make one anew that has lost its data.",
     ),
     (
         "snapshot save | status | restore FILE",
@@ -161,6 +170,10 @@ enum CliError {
     Bench(#[from] bench::BenchError),
     #[error(transparent)]
     Snapshot(#[from] snapshot::SnapshotFailed),
+    #[error(transparent)]
+    Rebuild(#[from] member::RebuildFailed),
+    #[error(transparent)]
+    KeyBundle(#[from] key_bundle::BackupFailed),
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),
     #[error("the answer lacks its {field}")]
@@ -216,6 +229,7 @@ impl Client {
             match &self.command {
                 Command::Keys(command) => keys::run(command, &self.global).await,
                 Command::Plugin(command) => plugin::run(command, &self.global).await,
+                Command::Member(command) => member::run(command, &self.global).await,
                 Command::Snapshot(command) => snapshot::run(command, &self.global).await,
                 Command::Status => status::run(&self.global).await,
                 Command::Bench(command) => self.bench(command).await,
@@ -224,11 +238,14 @@ impl Client {
                 Command::Version => version::run(self.global.write_out),
             }
         };
-        // These take as long as they must: a benchmark as it was told to, a backup and a migration
-        // as they are large.
+        // These take as long as they must: a benchmark as it was told to, a backup, a migration and
+        // a new member as they are large.
         let endless = matches!(
             self.command,
-            Command::Bench(_) | Command::Migrate(_) | Command::Snapshot(_)
+            Command::Bench(_)
+                | Command::Migrate(_)
+                | Command::Snapshot(_)
+                | Command::Member(member::Command::Rebuild(_))
         );
         if endless {
             return work.await;

@@ -361,6 +361,7 @@ const METHODS: &[(&str, &str)] = &[
     ("/grpc.health.v1.Health/Watch", SERVER),
     ("/sealkv.v1.Keys/List", UNARY),
     ("/sealkv.v1.Keys/Add", UNARY),
+    ("/sealkv.v1.Keys/Envelope", UNARY),
     ("/sealkv.v1.Keys/Rotate", UNARY),
     ("/sealkv.v1.Plugins/Deploy", CLIENT),
     ("/sealkv.v1.Plugins/List", UNARY),

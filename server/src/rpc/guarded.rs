@@ -18,6 +18,7 @@ guarded!([Need::Root] =>
     MemberChange, MoveLeader,
     pb::DefragmentRequest, pb::SnapshotRequest, pb::HashRequest, pb::HashKvRequest,
     pb::DowngradeRequest,
+    sealkv::KeysEnvelopeRequest,
     sealkv::KeysListRequest,
     sealkv::PluginListRequest, sealkv::PluginDeadLettersRequest,
 );

@@ -1,6 +1,7 @@
 //! sealkv's Keys service: which prefix keys there are, new ones, new versions.
 //!
-//! Promise: answers name ids, prefixes and times; no secret and no wrapped key leaves here.
+//! Promise: answers name ids, prefixes and times, or what every backup says of how it is opened; no
+//! secret leaves here.
 
 use keys::{KeyTable, PrefixKey};
 use proto::sealkv::v1 as pb;
@@ -11,6 +12,7 @@ use super::gate::AtLearner;
 use super::parse::BadRequest;
 use super::{Edge, header};
 use crate::replica::{AddPrefixKey, RotatePrefixKey};
+use crate::seal::SealerError;
 
 #[tonic::async_trait]
 impl Keys for Edge {
@@ -72,6 +74,22 @@ impl Keys for Edge {
         let header = header::full(&*self.replica, view.revision);
         let key = find(&view.key_table, &prefix);
         Ok(Response::new(pb::KeysRotateResponse { header, key }))
+    }
+
+    async fn envelope(
+        &self,
+        request: Request<pb::KeysEnvelopeRequest>,
+    ) -> Result<Response<pb::KeysEnvelopeResponse>, Status> {
+        let who = self.admit(&request, AtLearner::Refused)?;
+        self.permit(&who, request.into_inner())?;
+        self.read_point(false).await?;
+        let view = self.replica.view();
+        let sealed = self.key_admin.seal_backup(&view);
+        let (_, envelope) = sealed.ok_or(SealerError::RootNotOpen)?;
+        Ok(Response::new(pb::KeysEnvelopeResponse {
+            header: header::full(&*self.replica, view.revision),
+            envelope: envelope.encode().into(),
+        }))
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keys::{
-    Argon2Cost, DirectoryId, FileProvider, MemberKey, PassphraseProvider, Provider, SlotKeyPair,
+    Argon2Cost, DirectoryId, FileProvider, MemberKey, PassphraseProvider, Provider, RootKey,
     StorageKeys,
 };
 
@@ -22,8 +22,8 @@ use crate::storage::{DataDir, Store, StoreOptions};
 pub(super) struct Opened {
     pub(super) directory: DataDir,
     pub(super) member_key: MemberKey,
-    /// What a restored member opens the root key with until its own slot does.
-    pub(super) inherited: Option<SlotKeyPair>,
+    /// The root key of a restored member, until its own slot opens it.
+    pub(super) inherited: Option<RootKey>,
     pub(super) identity: Identity,
     pub(super) store: Store,
     pub(super) machine: Machine,
@@ -121,7 +121,7 @@ fn resume(
     let member_key = MemberKey::load(&directory.member_key(), provider)?;
     let storage_keys = member_key.storage_keys().clone();
     let identity = read_identity(&directory, &storage_keys, &member_key)?;
-    let inherited = SlotKeyPair::load_inherited(&directory.inherited_slot(), &storage_keys)?;
+    let inherited = RootKey::load_inherited(&directory.inherited_root(), &storage_keys)?;
     let store = directory.open_state(storage_keys.clone(), StoreOptions::default())?;
     let store = store.ok_or_else(|| lost("has no state"))?;
     let machine = Machine::recover(store.clone(), identity.member_id)?;
@@ -134,8 +134,8 @@ fn resume(
         }
         Some(_) if !RaftLog::exists(&*disk)? => {
             return Err(lost(
-                "has lost its raft log, and with it this member's votes: replace the member \
-                 under a new id",
+                "has lost its raft log, and with it this member's votes: make this member anew with: \
+                 sealkv member rebuild --endpoints OTHER_MEMBERS -- THIS_MEMBERS_FLAGS",
             ));
         }
         Some(_) => None,

@@ -22,7 +22,7 @@ use crate::compaction_schedule;
 use crate::config::{AuthToken, Config, Gate};
 use crate::corruption_check;
 use crate::http::{FrontDoor, Gateway};
-use crate::key_service::{InheritedSlot, KeyService, KeyringFollower};
+use crate::key_service::{KeyService, KeyringFollower};
 use crate::lease::lessor::ttl_seconds_min;
 use crate::metrics::metrics;
 use crate::raft::{
@@ -169,7 +169,6 @@ impl Member {
             may_know,
         } = opened;
         let storage_keys = member_key.storage_keys().clone();
-        let inherited = inherited.map(Arc::new);
         let view = Arc::new(ArcSwap::new(machine.view()));
         let peers = Peers::new(
             identity.clone(),
@@ -199,10 +198,7 @@ impl Member {
             }
         };
         let member_key_path = directory.member_key();
-        let left_over = inherited.as_ref().map(|slot| InheritedSlot {
-            public_key: slot.public(),
-            path: directory.inherited_slot(),
-        });
+        let left_over = inherited.as_ref().map(|_| directory.inherited_root());
         let directory = Arc::new(Mutex::new(directory));
         let consensus = Node {
             identity,
@@ -212,11 +208,7 @@ impl Member {
             machine,
             log,
             sealer: sealer.clone(),
-            keyring: KeyringFollower::new(
-                member_key.slot().clone(),
-                inherited.clone(),
-                sealer.clone(),
-            ),
+            keyring: KeyringFollower::new(member_key.slot().clone(), inherited, sealer.clone()),
             hub: hub.clone(),
             sessions: sessions.clone(),
             peers,

@@ -3,19 +3,20 @@
 //! Promise: the directory appears whole, by one rename, after every section of the backup has
 //! authenticated and everything is synced; after any error there is none. An existing directory is
 //! refused. The same backup makes one member or several, each by a run of its own, with a cluster
-//! id of its own by etcd's rule. The member's storage key and slot are new.
+//! id of its own by etcd's rule. The member's storage key and slot are new. What a killed restore left
+//! beside the directory starts nobody, and goes with the next one.
 //! Not known here: how a running member works.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use keys::{DirectoryId, MemberKey, Provider};
+use keys::{Argon2Cost, DirectoryId, KeyBundle, MemberKey, PassphraseProvider, Provider, RootKey};
 use thiserror::Error;
 
-use super::StartError;
 use super::bootstrap::{Members, log_disk, open_provider, write_identity};
+use super::{StartError, is_full};
 use crate::apply::Machine;
 use crate::apply::restore::{Beginning, Begun, begin_anew};
 use crate::apply::snapshot::{SnapshotError, SnapshotLoader};
@@ -33,11 +34,42 @@ pub struct Restore {
     pub initial_cluster: InitialCluster,
     pub advertise_peer_urls: Vec<MemberUrl>,
     pub cluster_token: String,
-    /// Opens the backup, and is what the restored member is started with.
+    /// What the restored member is started with. It opens the backup, unless a bundle does.
     pub key_source: KeySource,
+    pub bundle: Option<Bundle>,
     pub skip_hash_check: bool,
     /// If not 0: how far the revision moves; everything up to there counts as compacted then.
     pub revision_bump: i64,
+}
+
+/// A key bundle, and the file with its passphrase.
+#[derive(Debug)]
+pub struct Bundle {
+    pub path: PathBuf,
+    pub passphrase_file: PathBuf,
+}
+
+impl Bundle {
+    pub fn load(&self) -> Result<KeyBundle, BundleError> {
+        Ok(KeyBundle::load(&self.path)?)
+    }
+
+    pub fn open(&self, bundle: &KeyBundle) -> Result<RootKey, BundleError> {
+        let path = &self.passphrase_file;
+        let passphrase = PassphraseProvider::from_file(path, Argon2Cost::DEFAULT)?;
+        Ok(bundle.open(&passphrase)?)
+    }
+}
+
+/// Why a key bundle is of no use. One line for a person.
+#[derive(Debug, Error)]
+pub enum BundleError {
+    #[error(transparent)]
+    File(#[from] keys::KeyBundleError),
+    #[error("--bundle-passphrase-file: {0}")]
+    Passphrase(#[from] keys::PassphraseError),
+    #[error(transparent)]
+    Open(#[from] keys::OpenBundleError),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +98,8 @@ pub enum RestoreFailed {
         member_id: u64,
         source: StartError,
     },
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     #[error("the backup does not open: {0}")]
     Sealed(#[from] keys::OpenBackupError),
     #[error("the backup's {0}")]
@@ -76,6 +110,36 @@ pub enum RestoreFailed {
     Start(#[from] StartError),
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("no space left on the disk of {}; nothing was kept", .0.display())]
+    DiskFull(PathBuf),
+    #[error("{} cannot be written: {reason}; nothing was kept", path.display())]
+    Unwritable { path: PathBuf, reason: String },
+}
+
+impl RestoreFailed {
+    /// What the engine under the rows says of a disk, in an operator's words.
+    fn of_disk(self, data_dir: &Path) -> Self {
+        let path = || data_dir.to_owned();
+        match self {
+            Self::Content(SnapshotError::Storage(_)) | Self::State(_) | Self::Start(_)
+                if is_full(parent_of(data_dir)) =>
+            {
+                Self::DiskFull(path())
+            }
+            Self::Content(SnapshotError::Storage(error)) => Self::Unwritable {
+                path: path(),
+                reason: deepest(&error),
+            },
+            other => other,
+        }
+    }
+}
+
+fn deepest(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(below) => deepest(below),
+        None => error.to_string(),
+    }
 }
 
 impl From<DirectoryError> for RestoreFailed {
@@ -94,29 +158,45 @@ impl Restore {
             return Err(RestoreFailed::Exists(self.data_dir.clone()));
         }
         let reader = BackupReader::new(backup)?;
-        let envelope = &reader.header().envelope;
-        let (provider, member_id) = (envelope.provider(), envelope.member_id());
-        let provider =
-            open_provider(&self.key_source, true).map_err(|source| RestoreFailed::NoProvider {
-                provider,
-                member_id,
-                source,
-            })?;
-        let staging = Staging::new(&self.data_dir);
-        let restored = self.fill(reader, &*provider, &staging.path).await?;
+        let (root, provider) = self.open(&reader)?;
+        let mut staging = Staging::new(&self.data_dir)?;
+        let directory = &mut staging.directory;
+        let restored = self.fill(reader, &root, &*provider, directory).await;
+        let restored = restored.map_err(|error| error.of_disk(&self.data_dir))?;
         staging.publish(&self.data_dir)?;
         Ok(restored)
+    }
+
+    /// The root key of the backup, and the provider of the member to be.
+    fn open(
+        &self,
+        reader: &BackupReader<impl Read>,
+    ) -> Result<(RootKey, Box<dyn Provider>), RestoreFailed> {
+        let envelope = &reader.header().envelope;
+        if let Some(bundle) = &self.bundle {
+            let loaded = bundle.load()?;
+            envelope.check_bundle(&loaded)?;
+            let root = bundle.open(&loaded)?;
+            return Ok((root, open_provider(&self.key_source, false)?));
+        }
+        let provider = open_provider(&self.key_source, true);
+        let provider = provider.map_err(|source| RestoreFailed::NoProvider {
+            provider: envelope.provider(),
+            member_id: envelope.member_id(),
+            source,
+        })?;
+        Ok((envelope.open_root(&*provider)?, provider))
     }
 
     async fn fill(
         &self,
         mut reader: BackupReader<impl Read>,
+        root: &RootKey,
         provider: &dyn Provider,
-        path: &Path,
+        directory: &mut DataDir,
     ) -> Result<Restored, RestoreFailed> {
-        let opened = reader.header().envelope.open(provider)?;
+        let key = reader.header().envelope.open(root)?;
         let (identity, members) = self.identity();
-        let mut directory = DataDir::open(path)?;
         let mut member_key = MemberKey::create(identity.member_id, DirectoryId::random(), provider)
             .map_err(StartError::Provider)?;
         member_key.set_keyring_id(reader.header().envelope.keyring_id());
@@ -128,16 +208,14 @@ impl Restore {
             .save(&directory.member_key())
             .map_err(StartError::from)?;
         let storage_keys = member_key.storage_keys().clone();
-        let inherited = directory.inherited_slot();
-        opened
-            .slot
-            .save_inherited(&inherited, &storage_keys)
+        let inherited = directory.inherited_root();
+        root.save_inherited(&inherited, &storage_keys)
             .map_err(at(&inherited))?;
-        write_identity(&directory, &storage_keys, &identity)?;
+        write_identity(directory, &storage_keys, &identity)?;
 
         let staged = directory.stage(storage_keys.clone(), StoreOptions::default())?;
         let mut loader = SnapshotLoader::new(staged.store().clone());
-        while let Some(chunk) = reader.chunk(&opened.key)? {
+        while let Some(chunk) = reader.chunk(&key)? {
             loader.chunk(&chunk)?;
         }
         let backup = reader.finish(self.skip_hash_check)?;
@@ -145,14 +223,14 @@ impl Restore {
         let beginning = Beginning {
             membership: first_membership(&members).expect("an initial cluster has members"),
             member_ids: members.keys().copied().collect(),
-            slot_id: opened.slot_id,
+            root: root.clone(),
             revision_bump: self.revision_bump,
         };
         let begun = begin_anew(&store, &beginning)?;
         // What a member could not be recovered from is no backup worth a directory.
-        let machine = Machine::recover(store, identity.member_id).map_err(StartError::from)?;
-        drop((machine, directory.publish(staged, None)?));
-        begin_log(&directory, storage_keys, begun).await?;
+        Machine::check(&store).map_err(StartError::from)?;
+        drop((store, directory.publish(staged, None)?));
+        begin_log(directory, storage_keys, begun).await?;
         Ok(Restored {
             cluster_id: identity.cluster_id,
             member_id: identity.member_id,
@@ -208,32 +286,62 @@ async fn begin_log(
 
 /// A directory beside the one that is to be made, removed unless it is published.
 struct Staging {
-    path: PathBuf,
+    directory: DataDir,
 }
 
+/// Behind the name of the directory that is to be made, with the process's id behind it.
+const STAGING: &str = ".restoring-";
+
 impl Staging {
-    fn new(data_dir: &Path) -> Self {
+    fn new(data_dir: &Path) -> Result<Self, RestoreFailed> {
+        sweep(data_dir);
         let mut name = data_dir.as_os_str().to_owned();
-        name.push(format!(".restoring-{}", std::process::id()));
-        Self { path: name.into() }
+        name.push(format!("{STAGING}{}", std::process::id()));
+        let staging = Self {
+            directory: DataDir::open(Path::new(&name))?,
+        };
+        staging.directory.begin()?;
+        Ok(staging)
     }
 
     fn publish(&self, data_dir: &Path) -> Result<(), RestoreFailed> {
-        fs::rename(&self.path, data_dir).map_err(at(data_dir))?;
-        let parent = data_dir
-            .parent()
-            .filter(|path| !path.as_os_str().is_empty());
-        let parent = parent.unwrap_or(Path::new("."));
-        let directory = fs::File::open(parent).and_then(|parent| parent.sync_all());
-        directory.map_err(at(parent))
+        self.directory.finish()?;
+        fs::rename(self.directory.root(), data_dir).map_err(at(data_dir))?;
+        let parent = parent_of(data_dir);
+        let synced = File::open(parent).and_then(|parent| parent.sync_all());
+        synced.map_err(at(parent))
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
         // There is none once it was published.
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = fs::remove_dir_all(self.directory.root());
     }
+}
+
+/// Removes what restores of the same directory left that were killed: nobody holds their lock.
+fn sweep(data_dir: &Path) {
+    let Some(name) = data_dir.file_name() else {
+        return;
+    };
+    let prefix = [name.as_encoded_bytes(), STAGING.as_bytes()].concat();
+    let beside = fs::read_dir(parent_of(data_dir)).into_iter().flatten();
+    for path in beside.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default();
+        if !name.as_encoded_bytes().starts_with(&prefix) {
+            continue;
+        }
+        if !DataDir::is_in_use(&path) {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    let parent = path.parent();
+    let parent = parent.filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> RestoreFailed {

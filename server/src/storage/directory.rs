@@ -5,8 +5,9 @@
 //!          CURRENT     the name of the live state, replaced by one rename
 //!          state-N/    a store; a number is used once
 //!          member.key  the storage keys, wrapped
-//!          inherited.slot   of a restored member: what opens the root key at first
+//!          inherited.root   of a restored member: the root key, until its slot opens it
 //!          log/        the raft log, or a link to the directory it lies in
+//!          UNFINISHED  until everything is in it that a restore has to put there
 //! ```
 //!
 //! Promise: a crash at any moment leaves the old state or the new one, and the next open removes
@@ -30,8 +31,9 @@ const CURRENT_NEW: &str = "CURRENT.new";
 const STATE_PREFIX: &str = "state-";
 const MEMBER_KEY: &str = "member.key";
 /// Only in a restored directory, until the member has been enrolled.
-const INHERITED_SLOT: &str = "inherited.slot";
+const INHERITED_ROOT: &str = "inherited.root";
 const LOG: &str = "log";
+const UNFINISHED: &str = "UNFINISHED";
 /// etcd keeps everything below this directory.
 const ETCD_MEMBER: &str = "member";
 
@@ -91,6 +93,10 @@ impl DataDir {
         }
         create_dir(root)?;
         let lock = lock(&root.join(LOCK))?;
+        if root.join(UNFINISHED).exists() {
+            let path = root.to_owned();
+            return Err(DirectoryError::Unfinished { path });
+        }
         let current = read_current(root)?;
         let newest = remove_leftovers(root, current)?;
         Ok(Self {
@@ -109,6 +115,60 @@ impl DataDir {
         Ok(())
     }
 
+    /// Whether a process has the directory open. One that is just being made counts as well.
+    pub fn is_in_use(root: &Path) -> bool {
+        let lock = OpenOptions::new().write(true).open(root.join(LOCK));
+        !lock.is_ok_and(|lock| lock.try_lock().is_ok())
+    }
+
+    /// Refused while a process has it open, or if it is an etcd's. It need not be there.
+    pub fn check_unused(root: &Path) -> Result<(), DirectoryError> {
+        if root.join(ETCD_MEMBER).exists() {
+            let path = root.to_owned();
+            return Err(DirectoryError::Etcd { path });
+        }
+        match root.is_dir() {
+            true => lock(&root.join(LOCK)).map(drop),
+            false => Ok(()),
+        }
+    }
+
+    /// Renames the directory, for good: whoever starts in its place finds nothing. Gives the new
+    /// name, and nothing if there was no directory.
+    pub fn set_aside(root: &Path) -> Result<Option<PathBuf>, DirectoryError> {
+        if !root.is_dir() {
+            return Ok(None);
+        }
+        let _lock = lock(&root.join(LOCK))?;
+        let numbered = |number: u32| {
+            let mut name = root.as_os_str().to_owned();
+            name.push(format!(".lost-{number}"));
+            PathBuf::from(name)
+        };
+        let aside = (1..).map(numbered).find(|path| !path.exists());
+        let aside = aside.expect("fewer than four billion directories stand beside this one");
+        fs::rename(root, &aside).map_err(io_error(root))?;
+        match root.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent)?,
+            _ => sync_dir(Path::new("."))?,
+        }
+        Ok(Some(aside))
+    }
+
+    /// From now on nobody opens it, until [`DataDir::finish`].
+    pub fn begin(&self) -> Result<(), DirectoryError> {
+        let path = self.root.join(UNFINISHED);
+        let made = File::create(&path).and_then(|file| file.sync_all());
+        made.map_err(io_error(&path))?;
+        sync_dir(&self.root)
+    }
+
+    pub fn finish(&self) -> Result<(), DirectoryError> {
+        let path = self.root.join(UNFINISHED);
+        fs::remove_file(&path).map_err(io_error(&path))?;
+        sync_dir(&self.root)
+    }
+
     /// Nothing of a member is in it: no state, no log, no `member.key`.
     pub fn is_new(&self) -> bool {
         self.current.is_none() && !self.member_key().exists() && !self.log().exists()
@@ -122,8 +182,8 @@ impl DataDir {
         self.root.join(MEMBER_KEY)
     }
 
-    pub fn inherited_slot(&self) -> PathBuf {
-        self.root.join(INHERITED_SLOT)
+    pub fn inherited_root(&self) -> PathBuf {
+        self.root.join(INHERITED_ROOT)
     }
 
     pub fn log(&self) -> PathBuf {

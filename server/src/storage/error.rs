@@ -63,6 +63,10 @@ pub enum EngineError {
 /// The data directory cannot be used.
 #[derive(Debug, Error)]
 pub enum DirectoryError {
+    #[error(
+        "{} was left by a restore that did not end: remove it, and restore again", path.display()
+    )]
+    Unfinished { path: PathBuf },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
     #[error("{path} is in use by another process")]

@@ -14,10 +14,10 @@ use proto::mvccpb::event::EventType;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::{Response, Streaming};
 
 use super::batch::{Batch, Write};
-use super::side::{Side, is_transient};
+use super::side::{Side, is_token_stale_in, is_transient};
 use super::state::{Phase, STATE_KEY};
 use super::{MigrateError, Migration};
 
@@ -73,7 +73,6 @@ impl Migration {
     }
 
     async fn watch(&self, done: i64) -> Result<Watch, MigrateError> {
-        let (requests, inbox) = mpsc::channel(4);
         let create = pb::WatchCreateRequest {
             key: self.scope.key.clone(),
             range_end: self.scope.range_end.clone(),
@@ -82,20 +81,20 @@ impl Migration {
             fragment: true,
             ..Default::default()
         };
-        let _ = requests
-            .send(pb::WatchRequest {
-                request_union: Some(RequestUnion::CreateRequest(create)),
-            })
-            .await;
-        let request = self.source.request(ReceiverStream::new(inbox));
-        let mut client =
-            WatchClient::new(self.source.channel()).max_decoding_message_size(usize::MAX);
-        let answers = client
-            .watch(request)
-            .await
-            .map_err(|status| self.source.failed("watch", status))?
-            .into_inner();
-        Ok(Watch { requests, answers })
+        let opened = self.source.ask("watch", |channel| {
+            let (requests, inbox) = mpsc::channel(4);
+            let create = pb::WatchRequest {
+                request_union: Some(RequestUnion::CreateRequest(create.clone())),
+            };
+            let request = self.source.request(ReceiverStream::new(inbox));
+            async move {
+                let _ = requests.send(create).await;
+                let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
+                let answers = client.watch(request).await?.into_inner();
+                Ok(Response::new(Watch { requests, answers }))
+            }
+        });
+        opened.await
     }
 
     async fn take_events(
@@ -143,8 +142,13 @@ impl Migration {
                 if answer.compact_revision > 0 {
                     return Ok(Followed::Lagged);
                 }
-                let status =
-                    tonic::Status::unknown(format!("etcdserver: {}", answer.cancel_reason));
+                let reason = answer.cancel_reason;
+                let status = if is_token_stale_in(&reason) {
+                    self.source.log_in_again();
+                    tonic::Status::unavailable(reason)
+                } else {
+                    tonic::Status::unknown(format!("etcdserver: {reason}"))
+                };
                 return Err(self.source.failed("watch", status));
             }
             let is_progress = answer.events.is_empty() && !answer.created && !answer.fragment;

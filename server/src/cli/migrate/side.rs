@@ -30,6 +30,15 @@ pub(in crate::cli) enum Role {
     Target,
 }
 
+impl Role {
+    pub(super) fn user_flag(self) -> &'static str {
+        match self {
+            Self::Source => "--from-user",
+            Self::Target => "--to-user",
+        }
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -46,12 +55,21 @@ pub(super) struct Credentials {
     pub(super) password: String,
 }
 
+#[derive(Clone)]
+enum Login {
+    /// Before the next call.
+    Due,
+    Token(MetadataValue<Ascii>),
+    /// Nobody has to say who it is there, as with etcdctl.
+    NotNeeded,
+}
+
 pub(super) struct Side {
     role: Role,
     channels: Vec<(String, Channel)>,
     current: AtomicUsize,
     credentials: Option<Credentials>,
-    token: Mutex<Option<MetadataValue<Ascii>>>,
+    login: Mutex<Login>,
     patience: Duration,
 }
 
@@ -68,7 +86,7 @@ impl Side {
             channels,
             current: AtomicUsize::new(0),
             credentials,
-            token: Mutex::new(None),
+            login: Mutex::new(Login::Due),
             patience,
         };
         if side.credentials.is_some() {
@@ -76,6 +94,13 @@ impl Side {
                 .await?;
         }
         Ok(side)
+    }
+
+    /// Whether this is who asks.
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.credentials
+            .as_ref()
+            .is_some_and(|credentials| credentials.name == name)
     }
 
     pub(super) fn patience(&self) -> Duration {
@@ -88,10 +113,6 @@ impl Side {
         (url, channel.clone())
     }
 
-    pub(super) fn channel(&self) -> Channel {
-        self.place().1
-    }
-
     /// The next call goes elsewhere, if there is an elsewhere.
     pub(super) fn turn_away(&self) {
         self.current.fetch_add(1, Ordering::Relaxed);
@@ -99,7 +120,7 @@ impl Side {
 
     pub(super) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        if let Some(token) = self.token.lock().clone() {
+        if let Login::Token(token) = self.login.lock().clone() {
             request.metadata_mut().insert("token", token);
         }
         request
@@ -134,7 +155,7 @@ impl Side {
                 Err(_) => Status::deadline_exceeded("no answer"),
             };
             if is_token_stale(&status) {
-                self.token.lock().take();
+                self.log_in_again();
             } else if !is_transient(&status) {
                 return Err(self.failed(doing, status));
             }
@@ -153,6 +174,12 @@ impl Side {
     }
 
     pub(super) fn failed(&self, doing: &'static str, status: Status) -> MigrateError {
+        if status.message() == "etcdserver: user name is empty" && self.credentials.is_none() {
+            return MigrateError::LoginNeeded {
+                side: self.role,
+                flag: self.role.user_flag(),
+            };
+        }
         MigrateError::Call {
             side: self.role,
             doing,
@@ -164,17 +191,26 @@ impl Side {
         let Some(Credentials { name, password }) = self.credentials.clone() else {
             return Ok(());
         };
-        if self.token.lock().is_some() {
+        if !matches!(*self.login.lock(), Login::Due) {
             return Ok(());
         }
         let request = pb::AuthenticateRequest { name, password };
-        let answer = AuthClient::new(channel.clone())
-            .authenticate(request)
-            .await?;
-        let token = MetadataValue::try_from(answer.into_inner().token)
-            .map_err(|_| Status::internal("the token is no text"))?;
-        *self.token.lock() = Some(token);
+        let answer = AuthClient::new(channel.clone()).authenticate(request).await;
+        let login = match answer {
+            Ok(answer) => Login::Token(
+                MetadataValue::try_from(answer.into_inner().token)
+                    .map_err(|_| Status::internal("the token is no text"))?,
+            ),
+            Err(status) if status.message() == AUTH_OFF => Login::NotNeeded,
+            Err(status) => return Err(status),
+        };
+        *self.login.lock() = login;
         Ok(())
+    }
+
+    /// The token at hand counts for nothing any more.
+    pub(super) fn log_in_again(&self) {
+        *self.login.lock() = Login::Due;
     }
 
     pub(super) async fn range(
@@ -215,8 +251,24 @@ pub(super) fn is_transient(status: &Status) -> bool {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted
     ) || status.message() == "etcdserver: too many requests"
         // What a connection that breaks off in the middle of an answer looks like.
-        || (status.code() == Code::Unknown && !status.message().starts_with("etcdserver:"))
+        || (status.code() == Code::Unknown
+            && !["etcdserver:", "auth:"].iter().any(|by| status.message().starts_with(by)))
         || (status.code() == Code::Internal && status.message().contains("h2 protocol error"))
+}
+
+/// What a cluster without authentication says to whoever logs in.
+pub(super) const AUTH_OFF: &str = "etcdserver: authentication is not enabled";
+
+/// The same as a watch says it, which is ended with words alone; sealkv's ends with the last ones
+/// when the token that it was opened with counts for nothing any more.
+pub(super) fn is_token_stale_in(reason: &str) -> bool {
+    [
+        "invalid auth token",
+        "revision of auth store is old",
+        "permission denied",
+    ]
+    .iter()
+    .any(|words| reason.contains(words))
 }
 
 fn is_token_stale(status: &Status) -> bool {
@@ -249,6 +301,12 @@ mod tests {
                 false,
             ),
             (Status::unimplemented("unknown service"), false),
+            (
+                Status::unknown(
+                    "auth: authentication failed, password was given for no password user",
+                ),
+                false,
+            ),
         ] {
             assert_eq!(is_transient(&status), transient, "{status:?}");
         }

@@ -1,8 +1,8 @@
 //! Users and roles, made in the target as the source has them.
 //!
 //! Promise: what the target has already is completed, never taken away. Passwords cannot be read
-//! over the API: a user gets the one that a file gives it, or none and can then log in only by a
-//! certificate, until it is given one.
+//! over the API: a user gets the one that a file gives it, in a later run as well, or none and can
+//! then log in only by a certificate.
 //! Not known here: keys; whether authentication is on in the target stays the user's decision.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use proto::etcdserverpb as pb;
 use proto::etcdserverpb::auth_client::AuthClient;
 
 use super::MigrateError;
-use super::side::Side;
+use super::side::{AUTH_OFF, Side};
 
 #[derive(Debug, Default)]
 pub(super) struct Users {
@@ -105,7 +105,13 @@ async fn copy_user(
         ask!(target, "add a user", user_add, add),
         "etcdserver: user name already exists",
     )?;
-    for role in found.roles {
+    let mut roles = found.roles;
+    if let Some(password) = password.filter(|_| !added)
+        && !target.is(name)
+    {
+        roles.extend(give_password(target, name, password).await?);
+    }
+    for role in roles {
         let grant = pb::AuthUserGrantRoleRequest {
             user: name.into(),
             role,
@@ -114,6 +120,48 @@ async fn copy_user(
     }
     Ok(added && password.is_none())
 }
+
+/// To a user that the target has already, perhaps from an earlier run without a password: such a
+/// user can be given one only by being made anew. Gives the roles that went with it.
+async fn give_password(
+    target: &Side,
+    name: &str,
+    password: &str,
+) -> Result<Vec<String>, MigrateError> {
+    let (name, password) = (name.to_owned(), password.to_owned());
+    let login = pb::AuthenticateRequest {
+        name: name.clone(),
+        password: password.clone(),
+    };
+    match ask!(target, "try a password", authenticate, login) {
+        Ok(_) => return Ok(Vec::new()),
+        Err(error) if error.says(OTHER_PASSWORD) => {
+            let change = pb::AuthUserChangePasswordRequest {
+                name,
+                password,
+                ..Default::default()
+            };
+            ask!(target, "set a password", user_change_password, change)?;
+            return Ok(Vec::new());
+        }
+        Err(error) if error.says(NO_PASSWORD) || error.says(AUTH_OFF) => {}
+        Err(error) => return Err(error),
+    }
+    let get = pb::AuthUserGetRequest { name: name.clone() };
+    let found = ask!(target, "look at a user", user_get, get)?;
+    let delete = pb::AuthUserDeleteRequest { name: name.clone() };
+    ask!(target, "make a user anew", user_delete, delete)?;
+    let add = pb::AuthUserAddRequest {
+        name,
+        password,
+        ..Default::default()
+    };
+    ask!(target, "make a user anew", user_add, add)?;
+    Ok(found.roles)
+}
+
+const OTHER_PASSWORD: &str = "etcdserver: authentication failed, invalid user ID or password";
+const NO_PASSWORD: &str = "auth: authentication failed, password was given for no password user";
 
 /// An earlier run, or an attempt whose answer was lost, may have made it.
 fn unless_there<T>(answer: Result<T, MigrateError>, already: &str) -> Result<bool, MigrateError> {
