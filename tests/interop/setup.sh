@@ -48,8 +48,8 @@ build_go go-scenario ./scenario "$interop"/go/scenario/*.go
 build_venv() { # NAME REQUIREMENTS
 	if fresh "$out/$1/installed-from" "$2"; then return; fi
 	echo "interop: installing Python packages of $(basename "$2")"
-	[ -x "$out/$1/bin/pip" ] || python3 -m venv "$out/$1"
-	"$out/$1/bin/pip" install --quiet --disable-pip-version-check -r "$2"
+	[ -x "$out/$1/bin/python" ] || python3 -m venv "$out/$1"
+	"$out/$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2"
 	built "$out/$1/installed-from" "$2"
 }
 build_venv venv "$interop/python/requirements.txt"

@@ -28,6 +28,16 @@ fn aetcd() -> Option<Program> {
     Some(python.argument(source("python/aetcd_scenario.py")))
 }
 
+fn patroni() -> Option<Program> {
+    let python = Program::new(interop::tool("venv/bin/python")?);
+    Some(python.argument(source("python/patroni_scenario.py")))
+}
+
+fn apisix() -> Option<Program> {
+    let python = Program::new(interop::tool("venv/bin/python")?);
+    Some(python.argument(source("python/apisix_scenario.py")))
+}
+
 fn etcd3() -> Option<Program> {
     let python = Program::new(interop::tool("venv-etcd3/bin/python")?);
     Some(python.argument(source("python/etcd3_scenario.py")))
@@ -131,6 +141,18 @@ drives! {
         python_aetcd_against_three_members
         python_aetcd_logged_in_at_one_member
         python_aetcd_logged_in_at_three_members
+    }
+    patroni SHORT {
+        patroni_against_one_member
+        patroni_against_three_members
+        patroni_logged_in_at_one_member
+        patroni_logged_in_at_three_members
+    }
+    apisix SHORT {
+        apisix_like_use_of_the_gateway_against_one_member
+        apisix_like_use_of_the_gateway_against_three_members
+        apisix_like_use_of_the_gateway_logged_in_at_one_member
+        apisix_like_use_of_the_gateway_logged_in_at_three_members
     }
 }
 
