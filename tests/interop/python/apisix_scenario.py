@@ -248,9 +248,15 @@ def leader_kill(etcd, other):
 
     def follow(until):
         nonlocal start
+        deadline = time.monotonic() + WITHIN
         while len(told) < until:
+            assert time.monotonic() < deadline, told
             try:
                 for result in other.watch(prefix, start):
+                    if result.get("canceled"):
+                        # The token was of no use any more; the stream itself stays open.
+                        other.token = None
+                        break
                     for event in result.get("events", []):
                         told.append(decoded(event["kv"]["value"]))
                         start = int(event["kv"]["mod_revision"]) + 1
