@@ -45,6 +45,16 @@ build_go etcdctl go.etcd.io/etcd/etcdctl/v3
 build_go benchmark go.etcd.io/etcd/v3/tools/benchmark
 build_go go-scenario ./scenario "$interop"/go/scenario/*.go
 
+# Kubernetes' storage brings its own versions of everything, so it is a module of its own.
+build_kubernetes() {
+	local name=kubernetes-storage sources=("$interop"/kubernetes/go.sum "$interop"/kubernetes/*.go)
+	if [ -x "$out/$name" ] && fresh "$out/$name.built-from" "${sources[@]}"; then return; fi
+	echo "interop: building $name"
+	(cd "$interop/kubernetes" && GOWORK=off GOFLAGS=-mod=readonly go test -c -trimpath -vet=off -o "$out/$name" .)
+	built "$out/$name.built-from" "${sources[@]}"
+}
+build_kubernetes
+
 build_venv() { # NAME REQUIREMENTS
 	if fresh "$out/$1/installed-from" "$2"; then return; fi
 	echo "interop: installing Python packages of $(basename "$2")"

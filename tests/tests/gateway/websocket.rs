@@ -51,7 +51,7 @@ async fn a_websocket_carries_one_object_a_message() {
 async fn a_websocket_says_goodbye_and_serves_unary_calls_too() {
     let cluster = Cluster::single().await;
     let port = cluster.members[0].client_port;
-    let mut socket = Socket::open(port, "/v3/watch", None).await;
+    let socket = Socket::open(port, "/v3/watch", None).await;
     socket.close().await;
     if Program::under_test() == Program::Etcd {
         // It waits for the end of the socket before it reads the request.
