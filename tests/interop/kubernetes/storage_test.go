@@ -42,7 +42,6 @@ var plain = map[string]func(context.Context, *testing.T, storage.Interface){
 	"WatchFromNonZero":                       storagetesting.RunTestWatchFromNonZero,
 	"DelayedWatchDelivery":                   storagetesting.RunTestDelayedWatchDelivery,
 	"WatchContextCancel":                     storagetesting.RunTestWatchContextCancel,
-	"WatcherTimeout":                         storagetesting.RunTestWatcherTimeout,
 	"WatchDeleteEventObjectHaveLatestRV":     storagetesting.RunTestWatchDeleteEventObjectHaveLatestRV,
 	"WatchInitializationSignal":              storagetesting.RunTestWatchInitializationSignal,
 	"SendInitialEventsBackwardCompatibility": storagetesting.RunSendInitialEventsBackwardCompatibility,

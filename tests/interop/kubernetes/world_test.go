@@ -1,7 +1,7 @@
 // Kubernetes' own storage layer at work: k8s.io/apiserver's etcd3 store, put through the tests that Kubernetes holds
 // its storage to, and through what its compactor, its leases and its clients do besides.
 //
-// Usage: kubernetes-storage [-test.run PATTERN] ENDPOINT[,ENDPOINT...]; INTEROP_USER and INTEROP_PASSWORD log in.
+// Usage: kubernetes-storage [-test.run PATTERN] [-timed] ENDPOINT[,ENDPOINT...]; INTEROP_USER and INTEROP_PASSWORD log in.
 //
 // With three endpoints the leader is killed as well: `? kill-leader` on stdout asks for it, a line on stdin says that
 // it is done; `? restart` brings the member back. The members tell progress every second
@@ -50,7 +50,7 @@ var (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if flag.NArg() < 1 {
-		fmt.Println("usage: kubernetes-storage [-test.run PATTERN] ENDPOINT[,ENDPOINT...]")
+		fmt.Println("usage: kubernetes-storage [-test.run PATTERN] [-timed] ENDPOINT[,ENDPOINT...]")
 		os.Exit(2)
 	}
 	endpoints = strings.Split(flag.Arg(0), ",")
