@@ -45,15 +45,16 @@ build_go etcdctl go.etcd.io/etcd/etcdctl/v3
 build_go benchmark go.etcd.io/etcd/v3/tools/benchmark
 build_go go-scenario ./scenario "$interop"/go/scenario/*.go
 
-# Kubernetes' storage brings its own versions of everything, so it is a module of its own.
-build_kubernetes() {
-	local name=kubernetes-storage sources=("$interop"/kubernetes/go.sum "$interop"/kubernetes/*.go)
-	if [ -x "$out/$name" ] && fresh "$out/$name.built-from" "${sources[@]}"; then return; fi
-	echo "interop: building $name"
-	(cd "$interop/kubernetes" && GOWORK=off GOFLAGS=-mod=readonly go test -c -trimpath -vet=off -o "$out/$name" .)
-	built "$out/$name.built-from" "${sources[@]}"
+# These bring their own versions of everything, so each is a module of its own.
+build_apart() { # NAME MODULE COMMAND...
+	local sources=("$interop/$2"/go.sum "$interop/$2"/*.go)
+	if [ -x "$out/$1" ] && fresh "$out/$1.built-from" "${sources[@]}"; then return; fi
+	echo "interop: building $1"
+	(cd "$interop/$2" && GOWORK=off GOFLAGS=-mod=readonly go "${@:3}" -trimpath -o "$out/$1" .)
+	built "$out/$1.built-from" "${sources[@]}"
 }
-build_kubernetes
+build_apart kubernetes-storage kubernetes test -c -vet=off
+build_apart coredns-scenario coredns build
 
 build_venv() { # NAME REQUIREMENTS
 	if fresh "$out/$1/installed-from" "$2"; then return; fi

@@ -23,6 +23,10 @@ fn rust() -> Option<Program> {
     Some(Program::new(interop::tool("rust/debug/interop")?))
 }
 
+fn coredns() -> Option<Program> {
+    Some(Program::new(interop::tool("coredns-scenario")?))
+}
+
 fn aetcd() -> Option<Program> {
     let python = Program::new(interop::tool("venv/bin/python")?);
     Some(python.argument(source("python/aetcd_scenario.py")))
@@ -144,6 +148,12 @@ drives! {
         python_aetcd_against_three_members
         python_aetcd_logged_in_at_one_member
         python_aetcd_logged_in_at_three_members
+    }
+    coredns SHORT {
+        coredns_against_one_member
+        coredns_against_three_members
+        coredns_logged_in_at_one_member
+        coredns_logged_in_at_three_members
     }
     patroni SHORT {
         patroni_against_one_member

@@ -19,7 +19,7 @@ struct Tally {
     failed: u64,
     #[serde(default)]
     refusals: BTreeMap<String, u64>,
-    /// The longest time without a success.
+    /// The longest time that one of the workers went without a success.
     gap_ms: u64,
 }
 

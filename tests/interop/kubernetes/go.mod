@@ -1,4 +1,5 @@
-module sealkv.invalid/interop/kubernetes
+// Kubernetes' storage layer, whose versions of everything are its own: apart from what builds the real etcd.
+module sealkv/interop/kubernetes
 
 go 1.26.0
 

@@ -19,8 +19,9 @@ type load struct {
 	done     atomic.Int64
 	mu       sync.Mutex
 	refusals map[string]int
-	last     time.Time
-	gap      time.Duration
+	// of each worker
+	last []time.Time
+	gap  time.Duration
 }
 
 // tally is what a harness reads.
@@ -29,25 +30,29 @@ type tally struct {
 	Done     int64          `json:"done"`
 	Failed   int            `json:"failed"`
 	Refusals map[string]int `json:"refusals,omitempty"`
-	// the longest time without a success
+	// the longest time that one of the workers went without a success
 	GapMs int64 `json:"gap_ms"`
 }
 
-func newLoad(kind string) *load {
-	return &load{kind: kind, refusals: map[string]int{}, last: time.Now()}
+func newLoad(kind string, workers int) *load {
+	l := &load{kind: kind, refusals: map[string]int{}, last: make([]time.Time, workers)}
+	for i := range l.last {
+		l.last[i] = time.Now()
+	}
+	return l
 }
 
-func (l *load) met(err error) {
+func (l *load) met(worker int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now := time.Now()
+	l.gap = max(l.gap, now.Sub(l.last[worker]))
 	if err != nil {
 		l.refusals[status.Code(err).String()+": "+err.Error()]++
 		return
 	}
 	l.done.Add(1)
-	now := time.Now()
-	l.gap = max(l.gap, now.Sub(l.last))
-	l.last = now
+	l.last[worker] = now
 }
 
 func (l *load) tally() tally {
@@ -66,7 +71,7 @@ func rollingRestart(ctx context.Context, w *world) error {
 	const writers, readers, holders = 4, 4, 4
 	working, stop := context.WithCancel(ctx)
 	defer stop()
-	puts, gets, renewals := newLoad("put"), newLoad("get"), newLoad("keep-alive")
+	puts, gets, renewals := newLoad("put", writers), newLoad("get", readers), newLoad("keep-alive", holders)
 	acknowledged := make([][]string, writers)
 	var all sync.WaitGroup
 
@@ -84,7 +89,7 @@ func rollingRestart(ctx context.Context, w *world) error {
 				if working.Err() != nil {
 					return
 				}
-				puts.met(err)
+				puts.met(writer, err)
 				if err == nil {
 					acknowledged[writer] = append(acknowledged[writer], key)
 				}
@@ -92,14 +97,14 @@ func rollingRestart(ctx context.Context, w *world) error {
 			}
 		})
 	}
-	for range readers {
+	for reader := range readers {
 		all.Go(func() {
 			for working.Err() == nil {
 				_, err := w.other.Get(working, w.prefix+"put/0/", clientv3.WithPrefix(), clientv3.WithLimit(5))
 				if working.Err() != nil {
 					return
 				}
-				gets.met(err)
+				gets.met(reader, err)
 				time.Sleep(5 * time.Millisecond)
 			}
 		})
@@ -117,10 +122,10 @@ func rollingRestart(ctx context.Context, w *world) error {
 		}
 		all.Go(func() {
 			for range kept {
-				renewals.met(nil)
+				renewals.met(holder, nil)
 			}
 			if working.Err() == nil {
-				renewals.met(fmt.Errorf("lease %x is no longer kept", granted.ID))
+				renewals.met(holder, fmt.Errorf("lease %d is no longer kept", holder))
 			}
 		})
 	}
