@@ -132,11 +132,11 @@ func (w *world) expect(ctx context.Context, name string, kind uint16, code int, 
 // Addresses, services, texts and aliases, below a name and by a wildcard.
 func names(ctx context.Context, w *world) error {
 	for name, service := range map[string]string{
-		"a.web.skydns.test.":   `{"host":"10.0.0.1","port":8080,"ttl":60}`,
-		"b.web.skydns.test.":   `{"host":"10.0.0.2","port":8080,"ttl":60,"priority":5}`,
-		"c.web.skydns.test.":   `{"host":"::1","port":8080,"ttl":60}`,
-		"note.skydns.test.":    `{"text":"hello","ttl":60}`,
-		"x.alias.skydns.test.": `{"host":"a.web.skydns.test","ttl":60}`,
+		"a.web.skydns.test.": `{"host":"10.0.0.1","port":8080,"ttl":60}`,
+		"b.web.skydns.test.": `{"host":"10.0.0.2","port":8080,"ttl":60,"priority":5}`,
+		"c.web.skydns.test.": `{"host":"::1","port":8080,"ttl":60}`,
+		"note.skydns.test.":  `{"text":"hello","ttl":60}`,
+		"alias.skydns.test.": `{"host":"a.web.skydns.test","ttl":60}`,
 	} {
 		if err := w.record(ctx, name, service); err != nil {
 			return err
