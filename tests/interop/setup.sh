@@ -45,11 +45,22 @@ build_go etcdctl go.etcd.io/etcd/etcdctl/v3
 build_go benchmark go.etcd.io/etcd/v3/tools/benchmark
 build_go go-scenario ./scenario "$interop"/go/scenario/*.go
 
+# These bring their own versions of everything, so each is a module of its own.
+build_apart() { # NAME MODULE COMMAND...
+	local sources=("$interop/$2"/go.sum "$interop/$2"/*.go)
+	if [ -x "$out/$1" ] && fresh "$out/$1.built-from" "${sources[@]}"; then return; fi
+	echo "interop: building $1"
+	(cd "$interop/$2" && GOWORK=off GOFLAGS=-mod=readonly go "${@:3}" -trimpath -o "$out/$1" .)
+	built "$out/$1.built-from" "${sources[@]}"
+}
+build_apart kubernetes-storage kubernetes test -c -vet=off
+build_apart coredns-scenario coredns build
+
 build_venv() { # NAME REQUIREMENTS
 	if fresh "$out/$1/installed-from" "$2"; then return; fi
 	echo "interop: installing Python packages of $(basename "$2")"
-	[ -x "$out/$1/bin/pip" ] || python3 -m venv "$out/$1"
-	"$out/$1/bin/pip" install --quiet --disable-pip-version-check -r "$2"
+	[ -x "$out/$1/bin/python" ] || python3 -m venv "$out/$1"
+	"$out/$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2"
 	built "$out/$1/installed-from" "$2"
 }
 build_venv venv "$interop/python/requirements.txt"

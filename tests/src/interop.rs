@@ -2,7 +2,8 @@
 //!
 //! A program is called as `PROGRAM ENDPOINT[,ENDPOINT...] [SCENARIO...]` (all its scenarios by default), with `INTEROP_USER` and `INTEROP_PASSWORD` set where
 //! authentication is on. It prints a line per scenario that held and exits 0 when all did. A line `? kill-leader`
-//! or `? restart` asks the harness for just that; the answer is one line on stdin.
+//! or `? restart` asks the harness for just that, `? roll N` for stopping that member with SIGTERM and starting it again;
+//! the answer is one line on stdin.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -100,8 +101,8 @@ impl Program {
         self
     }
 
-    /// Runs it to its end; fails the test unless every scenario held.
-    pub async fn drive(mut self, cluster: &mut Cluster) {
+    /// Runs it to its end and returns what it printed; fails the test unless every scenario held.
+    pub async fn drive(mut self, cluster: &mut Cluster) -> String {
         let mut child = self
             .command
             .arg(cluster.endpoints().join(","))
@@ -140,6 +141,7 @@ impl Program {
             "{} played no scenario:\n{said}",
             self.name
         );
+        said
     }
 }
 
@@ -166,7 +168,13 @@ async fn talk(cluster: &mut Cluster, mut input: ChildStdin, output: ChildStdout)
                     .expect("a program restarts what it had killed");
                 cluster.members[member].start().await;
             }
-            Some(other) => panic!("a program asks for {other:?}"),
+            Some(asked) => {
+                let member = asked.strip_prefix("roll ").and_then(|at| at.parse().ok());
+                let member: usize =
+                    member.unwrap_or_else(|| panic!("a program asks for {asked:?}"));
+                cluster.members[member].terminate().await;
+                cluster.members[member].start().await;
+            }
         }
         // A program that has ended meanwhile shows it by its status.
         let _ = input.write_all(b"done\n").await;

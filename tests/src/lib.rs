@@ -19,3 +19,4 @@ pub mod model;
 pub mod tls;
 pub mod txn;
 pub mod wait;
+pub mod websocket;

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use tests::binary;
-use tests::cluster::Cluster;
+use tests::cluster::{Cluster, Plan};
 use tests::interop::{self, Program};
 
 /// A file of `tests/interop`.
@@ -23,9 +23,23 @@ fn rust() -> Option<Program> {
     Some(Program::new(interop::tool("rust/debug/interop")?))
 }
 
+fn coredns() -> Option<Program> {
+    Some(Program::new(interop::tool("coredns-scenario")?))
+}
+
 fn aetcd() -> Option<Program> {
     let python = Program::new(interop::tool("venv/bin/python")?);
     Some(python.argument(source("python/aetcd_scenario.py")))
+}
+
+fn patroni() -> Option<Program> {
+    let python = Program::new(interop::tool("venv/bin/python")?);
+    Some(python.argument(source("python/patroni_scenario.py")))
+}
+
+fn apisix() -> Option<Program> {
+    let python = Program::new(interop::tool("venv/bin/python")?);
+    Some(python.argument(source("python/apisix_scenario.py")))
 }
 
 fn etcd3() -> Option<Program> {
@@ -64,7 +78,10 @@ const LONG: u32 = 300;
 
 async fn drive(program: Option<Program>, members: usize, auth: Auth) {
     let Some(program) = program else { return };
-    let plan = Cluster::plan().members(members);
+    drive_on(program, Cluster::plan().members(members), auth).await;
+}
+
+async fn drive_on(program: Program, plan: Plan, auth: Auth) {
     let Auth::On { token_seconds } = auth else {
         program.drive(&mut plan.start().await).await;
         return;
@@ -132,6 +149,46 @@ drives! {
         python_aetcd_logged_in_at_one_member
         python_aetcd_logged_in_at_three_members
     }
+    coredns SHORT {
+        coredns_against_one_member
+        coredns_against_three_members
+        coredns_logged_in_at_one_member
+        coredns_logged_in_at_three_members
+    }
+    patroni SHORT {
+        patroni_against_one_member
+        patroni_against_three_members
+        patroni_logged_in_at_one_member
+        patroni_logged_in_at_three_members
+    }
+    apisix SHORT {
+        apisix_like_use_of_the_gateway_against_one_member
+        apisix_like_use_of_the_gateway_against_three_members
+        apisix_like_use_of_the_gateway_logged_in_at_one_member
+        apisix_like_use_of_the_gateway_logged_in_at_three_members
+    }
+}
+
+/// The store of Kubernetes' API server, which waits for the progress of watches.
+async fn drive_kubernetes(members: usize) {
+    let Some(path) = interop::tool("kubernetes-storage") else {
+        return;
+    };
+    let program = Program::new(path);
+    let plan = Cluster::plan()
+        .members(members)
+        .flag("--watch-progress-notify-interval=1s");
+    drive_on(program, plan, Auth::Off).await;
+}
+
+#[tokio::test]
+async fn kubernetes_storage_against_one_member() {
+    drive_kubernetes(1).await;
+}
+
+#[tokio::test]
+async fn kubernetes_storage_against_three_members() {
+    drive_kubernetes(3).await;
 }
 
 // It logs in over TLS alone: its tokens are call credentials, which gRPC gives to no open channel.

@@ -8,7 +8,7 @@ use std::path::Path;
 use tests::binary;
 use tests::client::Client;
 use tests::cluster::{Cluster, Program};
-use tests::differential::{self, Pair, Script, Step};
+use tests::differential::{self, Pair, Script, Session, Step};
 
 /// A fresh etcd and a fresh server of the kind under test.
 struct Fresh {
@@ -39,8 +39,11 @@ impl Fresh {
 }
 
 impl Pair for Fresh {
-    fn clients(&self) -> (Client, Client) {
-        self.clients.clone()
+    type Player = Session;
+
+    fn players(&self) -> (Session, Session) {
+        let (left, right) = self.clients.clone();
+        (Session::new(left), Session::new(right))
     }
 }
 
@@ -131,8 +134,10 @@ async fn scripts_of_past_differences_are_answered_as_by_etcd() {
 async fn a_planted_difference_is_found_and_shrunk() {
     struct Planted(Fresh);
     impl Pair for Planted {
-        fn clients(&self) -> (Client, Client) {
-            self.0.clients()
+        type Player = Session;
+
+        fn players(&self) -> (Session, Session) {
+            self.0.players()
         }
     }
     async fn planted() -> Planted {
@@ -144,7 +149,7 @@ async fn a_planted_difference_is_found_and_shrunk() {
             clients,
         });
         // The same revision, another value under a key that scripts read.
-        let (left, right) = pair.clients();
+        let (left, right) = pair.0.clients.clone();
         left.put("b", "1").await.unwrap();
         right.put("b", "planted").await.unwrap();
         pair

@@ -3,6 +3,7 @@
 //! Operations come from a seed or from a script. Revisions, lease ids and watches are part of a script,
 //! so it means the same on every fresh server. What may differ stands in `normalise.rs` and nowhere else.
 
+mod gateway;
 mod generate;
 mod normalise;
 mod play;
@@ -14,12 +15,11 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+pub use gateway::Gateway;
 pub use generate::Generator;
 pub use normalise::Answer;
 pub use play::Session;
 pub use script::{Script, ScriptError, Step};
-
-use crate::client::Client;
 
 /// How long shrinking a failing script may take.
 const SHRINK_WITHIN: Duration = Duration::from_secs(120);
@@ -41,9 +41,17 @@ impl std::fmt::Display for Difference {
     }
 }
 
+/// One server's side of a script, in some protocol.
+pub trait Player {
+    /// The newest revision that any answer had.
+    fn revision(&self) -> i64;
+    fn play(&mut self, step: &Step) -> impl Future<Output = Answer>;
+}
+
 /// Two fresh servers. Dropping it ends them.
 pub trait Pair {
-    fn clients(&self) -> (Client, Client);
+    type Player: Player;
+    fn players(&self) -> (Self::Player, Self::Player);
 }
 
 /// Plays random operations against a pair and returns the script that was played.
@@ -53,8 +61,7 @@ pub async fn random(
     pair: &impl Pair,
 ) -> (Script, Option<Difference>) {
     let mut generator = Generator::new(StdRng::seed_from_u64(seed));
-    let (left, right) = pair.clients();
-    let (mut left, mut right) = (Session::new(left), Session::new(right));
+    let (mut left, mut right) = pair.players();
     let mut script = Script::default();
     while script.steps.len() <= operations {
         let step = if script.steps.len() == operations {
@@ -72,8 +79,7 @@ pub async fn random(
 
 /// Plays a script against a pair.
 pub async fn replay(script: &Script, pair: &impl Pair) -> Option<Difference> {
-    let (left, right) = pair.clients();
-    let (mut left, mut right) = (Session::new(left), Session::new(right));
+    let (mut left, mut right) = pair.players();
     for (at, step) in script.steps.iter().enumerate() {
         if let Some(difference) = both(&mut left, &mut right, at, step.clone()).await {
             return Some(difference);
@@ -82,12 +88,7 @@ pub async fn replay(script: &Script, pair: &impl Pair) -> Option<Difference> {
     None
 }
 
-async fn both(
-    left: &mut Session,
-    right: &mut Session,
-    at: usize,
-    step: Step,
-) -> Option<Difference> {
+async fn both<P: Player>(left: &mut P, right: &mut P, at: usize, step: Step) -> Option<Difference> {
     let (one, other) = tokio::join!(left.play(&step), right.play(&step));
     (!one.agrees_with(&other)).then_some(Difference {
         at,

@@ -38,6 +38,20 @@ impl Answer {
         }
     }
 
+    /// `seconds` are what a lease has left.
+    pub(super) fn with_seconds(value: &impl fmt::Debug, seconds: Option<i64>) -> Self {
+        Self {
+            seconds,
+            ..Self::of(value)
+        }
+    }
+
+    /// The same answer with what was told before it.
+    pub(super) fn after(self, before: &impl fmt::Debug) -> Self {
+        let text = format!("{before:#?}\n{}", self.text);
+        Self { text, ..self }
+    }
+
     pub fn of_result<T: fmt::Debug>(result: Result<T, Status>) -> Self {
         match result {
             Ok(value) => Self::of(&value),

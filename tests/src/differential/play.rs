@@ -7,6 +7,7 @@ use proto::etcdserverpb as pb;
 use proto::mvccpb::Event;
 use tonic::Status;
 
+use super::Player;
 use super::normalise::{self, Answer};
 use super::script::Step;
 use crate::check::watch;
@@ -44,10 +45,6 @@ impl Session {
             revision: 1,
             watches: BTreeMap::new(),
         }
-    }
-
-    pub fn revision(&self) -> i64 {
-        self.revision
     }
 
     pub async fn play(&mut self, step: &Step) -> Answer {
@@ -208,6 +205,16 @@ impl Session {
             all.push((*slot, watch.told_up_to(self.revision).await));
         }
         all
+    }
+}
+
+impl Player for Session {
+    fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    async fn play(&mut self, step: &Step) -> Answer {
+        Self::play(self, step).await
     }
 }
 

@@ -3,7 +3,8 @@
 // Usage: go-scenario ENDPOINT[,ENDPOINT...] [SCENARIO...]; INTEROP_USER and INTEROP_PASSWORD log in.
 //
 // Without names every scenario runs that the number of endpoints allows. A scenario that needs the leader
-// killed says `? kill-leader` on stdout and waits for a line on stdin; `? restart` brings the member back.
+// killed says `? kill-leader` on stdout and waits for a line on stdin; `? restart` brings the member back, and `? roll N`
+// has the member N stopped with SIGTERM and started again.
 // Exits 0 when all held.
 package main
 
@@ -38,36 +39,39 @@ type scenario struct {
 	name string
 	// members that it needs at least
 	members int
-	run     func(context.Context, *world) error
+	// played only if it is asked for by its name
+	named bool
+	run   func(context.Context, *world) error
 }
 
 func scenarios() []scenario {
 	return []scenario{
-		{"keys", 1, keys},
-		{"large-values", 1, largeValues},
-		{"nested-transactions", 1, nestedTransactions},
-		{"compare-and-swap", 1, compareAndSwap},
-		{"paging", 1, paging},
-		{"range-stream", 1, rangeStream},
-		{"list-then-watch", 1, listThenWatch},
-		{"watch-after-compaction", 1, watchAfterCompaction},
-		{"watch-options", 1, watchOptions},
-		{"leases", 1, leases},
-		{"mutex", 1, mutex},
-		{"election", 1, election},
-		{"stm", 1, stm},
-		{"naming", 1, naming},
-		{"leasing", 1, leasingClients},
-		{"mirror", 1, mirroring},
-		{"namespace", 1, namespaced},
-		{"ordering", 1, ordered},
-		{"yaml", 1, configured},
-		{"kubernetes", 1, kubernetesInterface},
-		{"login", 1, login},
-		{"watch-over-leader-kill", 3, watchOverLeaderKill},
-		{"keep-alive-over-leader-kill", 3, keepAliveOverLeaderKill},
-		{"mutex-over-leader-kill", 3, mutexOverLeaderKill},
-		{"election-over-leader-kill", 3, electionOverLeaderKill},
+		{"keys", 1, false, keys},
+		{"large-values", 1, false, largeValues},
+		{"nested-transactions", 1, false, nestedTransactions},
+		{"compare-and-swap", 1, false, compareAndSwap},
+		{"paging", 1, false, paging},
+		{"range-stream", 1, false, rangeStream},
+		{"list-then-watch", 1, false, listThenWatch},
+		{"watch-after-compaction", 1, false, watchAfterCompaction},
+		{"watch-options", 1, false, watchOptions},
+		{"leases", 1, false, leases},
+		{"mutex", 1, false, mutex},
+		{"election", 1, false, election},
+		{"stm", 1, false, stm},
+		{"naming", 1, false, naming},
+		{"leasing", 1, false, leasingClients},
+		{"mirror", 1, false, mirroring},
+		{"namespace", 1, false, namespaced},
+		{"ordering", 1, false, ordered},
+		{"yaml", 1, false, configured},
+		{"kubernetes", 1, false, kubernetesInterface},
+		{"login", 1, false, login},
+		{"watch-over-leader-kill", 3, false, watchOverLeaderKill},
+		{"keep-alive-over-leader-kill", 3, false, keepAliveOverLeaderKill},
+		{"mutex-over-leader-kill", 3, false, mutexOverLeaderKill},
+		{"election-over-leader-kill", 3, false, electionOverLeaderKill},
+		{"rolling-restart", 3, true, rollingRestart},
 	}
 }
 
@@ -88,7 +92,7 @@ func main() {
 	}
 	failed := false
 	for _, s := range scenarios() {
-		if len(os.Args) > 2 && !wanted[s.name] || len(w.endpoints) < s.members {
+		if !wanted[s.name] && (s.named || len(os.Args) > 2) || len(w.endpoints) < s.members {
 			continue
 		}
 		delete(wanted, s.name)
