@@ -15,6 +15,28 @@ func session(client *clientv3.Client) (*concurrency.Session, error) {
 	return concurrency.NewSession(client, concurrency.WithTTL(30))
 }
 
+// twoSessions are those of two programs; end ends both.
+func twoSessions(w *world) (first, second *concurrency.Session, end func(), err error) {
+	if first, err = session(w.client); err != nil {
+		return nil, nil, nil, err
+	}
+	if second, err = session(w.other); err != nil {
+		first.Close()
+		return nil, nil, nil, err
+	}
+	return first, second, func() { first.Close(); second.Close() }, nil
+}
+
+// notYet fails if the second one has what the first one holds.
+func notYet(had <-chan error, what string) error {
+	select {
+	case err := <-had:
+		return fmt.Errorf("two %s (%v)", what, err)
+	default:
+		return nil
+	}
+}
+
 // Six programs count under one lock, each by reading and writing: a second holder would lose a step.
 func mutex(ctx context.Context, w *world) error {
 	const holders, turns = 6, 5
@@ -78,16 +100,11 @@ func mutex(ctx context.Context, w *world) error {
 }
 
 func tryLock(ctx context.Context, w *world) error {
-	first, err := session(w.client)
+	first, second, end, err := twoSessions(w)
 	if err != nil {
 		return err
 	}
-	defer first.Close()
-	second, err := session(w.other)
-	if err != nil {
-		return err
-	}
-	defer second.Close()
+	defer end()
 	held, tried := concurrency.NewMutex(first, w.prefix+"try"), concurrency.NewMutex(second, w.prefix+"try")
 	if err := held.Lock(ctx); err != nil {
 		return err
@@ -106,16 +123,11 @@ func tryLock(ctx context.Context, w *world) error {
 }
 
 func election(ctx context.Context, w *world) error {
-	first, err := session(w.client)
+	first, second, end, err := twoSessions(w)
 	if err != nil {
 		return err
 	}
-	defer first.Close()
-	second, err := session(w.other)
-	if err != nil {
-		return err
-	}
-	defer second.Close()
+	defer end()
 	one, two := concurrency.NewElection(first, w.prefix+"seat"), concurrency.NewElection(second, w.prefix+"seat")
 	if err := one.Campaign(ctx, "one"); err != nil {
 		return err
@@ -135,10 +147,8 @@ func election(ctx context.Context, w *world) error {
 			return fmt.Errorf("observed %s, not %s", seen.Kvs[0].Value, expected)
 		}
 	}
-	select {
-	case err := <-won:
-		return fmt.Errorf("two lead at once (%v)", err)
-	default:
+	if err := notYet(won, "lead at once"); err != nil {
+		return err
 	}
 	if err := one.Resign(ctx); err != nil {
 		return err
@@ -227,16 +237,11 @@ func stm(ctx context.Context, w *world) error {
 }
 
 func mutexOverLeaderKill(ctx context.Context, w *world) error {
-	first, err := session(w.client)
+	first, second, end, err := twoSessions(w)
 	if err != nil {
 		return err
 	}
-	defer first.Close()
-	second, err := session(w.other)
-	if err != nil {
-		return err
-	}
-	defer second.Close()
+	defer end()
 	held, wanted := concurrency.NewMutex(first, w.prefix+"lock"), concurrency.NewMutex(second, w.prefix+"lock")
 	if err := held.Lock(ctx); err != nil {
 		return err
@@ -257,10 +262,8 @@ func mutexOverLeaderKill(ctx context.Context, w *world) error {
 	if err := must(owned.Succeeded, "the lock was lost with the leader"); err != nil {
 		return err
 	}
-	select {
-	case err := <-had:
-		return fmt.Errorf("two hold the lock (%v)", err)
-	default:
+	if err := notYet(had, "hold the lock"); err != nil {
+		return err
 	}
 	if err := again(ctx, func() error { return held.Unlock(ctx) }); err != nil {
 		return err
@@ -275,16 +278,11 @@ func mutexOverLeaderKill(ctx context.Context, w *world) error {
 }
 
 func electionOverLeaderKill(ctx context.Context, w *world) error {
-	first, err := session(w.client)
+	first, second, end, err := twoSessions(w)
 	if err != nil {
 		return err
 	}
-	defer first.Close()
-	second, err := session(w.other)
-	if err != nil {
-		return err
-	}
-	defer second.Close()
+	defer end()
 	one, two := concurrency.NewElection(first, w.prefix+"seat"), concurrency.NewElection(second, w.prefix+"seat")
 	if err := one.Campaign(ctx, "one"); err != nil {
 		return err
@@ -297,10 +295,8 @@ func electionOverLeaderKill(ctx context.Context, w *world) error {
 	if err := again(ctx, func() error { return one.Proclaim(ctx, "still one") }); err != nil {
 		return err
 	}
-	select {
-	case err := <-won:
-		return fmt.Errorf("two lead at once (%v)", err)
-	default:
+	if err := notYet(won, "lead at once"); err != nil {
+		return err
 	}
 	if err := again(ctx, func() error { return one.Resign(ctx) }); err != nil {
 		return err
