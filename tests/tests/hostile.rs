@@ -512,7 +512,7 @@ async fn json_that_nests_lies_or_never_ends_is_refused() {
     ];
     for body in bodies {
         let shown: String = body.chars().take(40).collect();
-        let answer = Request::post("/v3/kv/txn", body.clone())
+        let answer = Request::post("/v3/kv/range", body.clone())
             .send(victim.port())
             .await;
         assert!(
