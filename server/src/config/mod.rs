@@ -11,6 +11,8 @@ mod config_file;
 mod duration;
 mod flag_syntax;
 mod flag_table;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod help;
 mod log;
 mod mistake;
