@@ -96,7 +96,9 @@ impl World {
             }
             let left = match self.handle(member) {
                 Some((_, consensus)) => match *consensus.peers().expelled().borrow() {
-                    None => false,
+                    // Nobody calls a newcomer that was removed before its first entry, and it knows
+                    // nobody whom it could ask: its operator ends it.
+                    None => consensus.member_nodes().is_empty() && self.is_removed(member),
                     Some(Expelled::Removed) => true,
                     Some(Expelled::LostDirectory) => {
                         self.violation(format!(

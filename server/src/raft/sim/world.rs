@@ -368,7 +368,10 @@ impl World {
             68..74 => self.set_disk(member, self.random(|rng| rng.random_range(2_000..400_000))),
             74..78 => {
                 self.note(&format!("the disk of {member} breaks"));
-                self.hosts.borrow()[member].break_disk();
+                // A newcomer whose first start fails is no story.
+                if self.hosts()[member].has_started() {
+                    self.hosts()[member].break_disk();
+                }
             }
             78..84 => self.pause(member).await,
             84..90 => {
