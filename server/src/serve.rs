@@ -7,6 +7,8 @@
 
 mod answer;
 mod deadline;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handshakes;
 mod listener;
 mod opening;

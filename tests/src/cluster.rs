@@ -163,6 +163,7 @@ impl Plan {
                     client_port: client,
                     peer_port: *advertised,
                     arguments,
+                    environment: Vec::new(),
                     child: None,
                     log_from: 0,
                     login: None,
@@ -267,6 +268,7 @@ impl Cluster {
             client_port: client,
             peer_port: peer,
             arguments,
+            environment: Vec::new(),
             child: None,
             log_from: 0,
             login: None,
@@ -363,6 +365,9 @@ pub struct Member {
     pub client_port: u16,
     peer_port: u16,
     pub arguments: Vec<OsString>,
+    /// Empty but for what a test puts here: the member's own flags decide, not the environment of
+    /// whoever runs the tests.
+    pub environment: Vec<(OsString, OsString)>,
     child: Option<Child>,
     /// Where the log of the newest start begins.
     log_from: usize,
@@ -459,8 +464,8 @@ impl Member {
         command
             .args(&self.arguments)
             .current_dir(&self.home)
-            // The member's own flags decide, not the environment of whoever runs the tests.
             .env_clear()
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("an open file can be opened again"))
             .stderr(log);

@@ -16,6 +16,7 @@ pub mod interop;
 pub mod links;
 pub mod load;
 pub mod model;
+pub mod raw;
 pub mod tls;
 pub mod txn;
 pub mod wait;

@@ -1,10 +1,11 @@
-//! What is read back from disk once its seal is open: log batches, records, snapshots' chunks.
+//! What is read back from disk once its seal is open: log batches, records, snapshots' chunks, backups.
 #![no_main]
 
 use bytes::Bytes;
 use keys::StorageKeys;
 use libfuzzer_sys::fuzz_target;
 use server::apply::snapshot::SnapshotLoader;
+use server::backup::BackupReader;
 use server::mvcc::record::Record;
 use server::raft::Identity;
 use server::storage::Store;
@@ -14,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     let rest = Bytes::copy_from_slice(rest);
-    match kind % 4 {
+    match kind % 5 {
         0 => server::storage::log::fuzzing::batch(&rest),
         1 => {
             if let Ok(record) = Record::decode(rest) {
@@ -25,6 +26,11 @@ fuzz_target!(|bytes: &[u8]| {
             if let Some(identity) = Identity::decode(&rest) {
                 let again = Identity::decode(&identity.encode()).expect("it was written so");
                 assert_eq!(again.encode(), identity.encode());
+            }
+        }
+        3 => {
+            if let Ok(backup) = BackupReader::new(&rest[..]) {
+                let _ = backup.finish(true);
             }
         }
         _ => {

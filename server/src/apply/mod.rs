@@ -12,6 +12,8 @@ mod admin;
 mod auth;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod kv;
 mod leases;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Applied, LogPosition, decode_row, rows};
 use crate::mvcc::read_view::ReadView;
-use crate::storage::layout::FORMAT_KEY;
+use crate::storage::layout::{FORMAT_KEY, MARKER_KEY};
 use crate::storage::{Keyspace, Scan, StorageError, Store};
 
 const FORMAT: u8 = 1;
@@ -257,7 +257,8 @@ impl SnapshotLoader {
             if keyspace == Keyspace::Value {
                 let at = crate::mvcc::Revision::from_bytes(&key).ok_or_else(|| self.damaged())?;
                 batch.put_value(at, row);
-            } else if !is_replicated(keyspace, &key) || key.is_empty() {
+            } else if !is_replicated(keyspace, &key) || key[..] <= *MARKER_KEY {
+                // A member's own rows, or the store's.
                 return Err(self.damaged());
             } else {
                 batch.put(keyspace, &key, &row);
@@ -282,4 +283,58 @@ fn take_row(rows: &mut Bytes) -> Option<(Keyspace, Bytes, Bytes)> {
 fn take_bytes(rows: &mut Bytes) -> Option<Bytes> {
     let length = usize::try_from(rows.try_get_u32().ok()?).ok()?;
     (rows.len() >= length).then(|| rows.split_to(length))
+}
+
+/// Chunks of other rows than a member sends.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing {
+    use super::*;
+
+    pub(in crate::apply) fn chunk_of(rows: &[u8]) -> SnapshotChunk {
+        chunk(0, 0, rows)
+    }
+
+    /// What closes a stream of one chunk.
+    pub(in crate::apply) fn last_chunk(rows: &[u8]) -> SnapshotChunk {
+        chunk(1, 1, &Sha256::digest(rows))
+    }
+
+    fn chunk(last: u8, number: u32, content: &[u8]) -> SnapshotChunk {
+        let mut out = BytesMut::new();
+        out.put_slice(&[FORMAT, last]);
+        out.put_u32(number);
+        out.put_slice(content);
+        let crc = crc32c::crc32c(&out);
+        out.put_u32(crc);
+        out.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::fixture::PlaceSealer;
+
+    fn loaded(key: &[u8]) -> Result<(), SnapshotError> {
+        let mut rows = BytesMut::new();
+        rows.put_u8(Keyspace::Lease.number());
+        put_bytes(&mut rows, key);
+        put_bytes(&mut rows, b"row");
+        let mut loader = SnapshotLoader::new(Store::in_memory(PlaceSealer(1)));
+        loader.chunk(&fuzzing::chunk_of(&rows))?;
+        loader.chunk(&fuzzing::last_chunk(&rows))
+    }
+
+    /// Found by the fuzz target `state`.
+    #[test]
+    fn a_row_in_the_stores_own_place_is_refused() {
+        loaded(&[0, 0]).unwrap();
+        for key in [&[][..], &[0]] {
+            let refused = loaded(key);
+            assert!(
+                matches!(refused, Err(SnapshotError::Damaged { number: 0 })),
+                "{key:?}"
+            );
+        }
+    }
 }

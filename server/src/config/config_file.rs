@@ -124,7 +124,7 @@ fn load(path: &Path) -> Result<String, Problem> {
     Ok(text)
 }
 
-fn parse(file: &str, text: &str) -> Result<Given, Vec<Mistake>> {
+pub(super) fn parse(file: &str, text: &str) -> Result<Given, Vec<Mistake>> {
     let top = match serde_saphyr::from_str::<Option<Entries>>(text) {
         Ok(top) => top.unwrap_or_default(),
         Err(error) => {

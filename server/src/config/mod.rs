@@ -12,6 +12,8 @@ mod duration;
 mod feature_gates;
 mod flag_syntax;
 mod flag_table;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod help;
 mod log;
 mod mistake;

@@ -23,6 +23,8 @@ use crate::metrics;
 
 pub use front_door::FrontDoor;
 pub use gateway::Gateway;
+#[cfg(feature = "fuzzing")]
+pub use gateway::fuzzing;
 pub use node::{AlarmKind, Cluster, Condition, ListedMember, MemberAlarm, Node};
 
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");

@@ -10,6 +10,8 @@
 mod answer;
 mod call;
 mod frames;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod json;
 mod metadata;
 mod routes;

@@ -45,6 +45,12 @@ pub(super) fn find(at: &str) -> Option<&'static Method> {
     METHODS.get(at)
 }
 
+/// Every path, for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(super) fn paths() -> Vec<&'static str> {
+    PATHS.iter().map(|(at, _)| *at).collect()
+}
+
 fn described(pool: &DescriptorPool, path: &'static str) -> Option<Method> {
     let (service, name) = path[1..].split_once('/')?;
     let service = pool.get_service_by_name(service)?;

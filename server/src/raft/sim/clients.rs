@@ -303,6 +303,7 @@ impl Client<'_> {
             }
             Some(Ok(None)) => {
                 self.note(&format!("lease {id} is gone"));
+                self.world.ledger().lease_gone(id);
                 self.lease = None;
             }
             Some(Err(_)) | None => self.note(&format!("lease {id} was not renewed")),

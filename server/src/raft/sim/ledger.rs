@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::watchers::Found;
+
 /// A change of one key; no value for a delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
@@ -59,6 +61,7 @@ pub(super) struct Ledger {
     leases: BTreeMap<i64, Instant>,
     leased: BTreeMap<String, i64>,
     states: BTreeMap<u64, String>,
+    watched: Vec<Found>,
     violations: Vec<String>,
 }
 
@@ -130,6 +133,31 @@ impl Ledger {
         self.leases.insert(id, Instant::now());
     }
 
+    /// A member said that there is no such lease.
+    pub(super) fn lease_gone(&mut self, id: i64) {
+        let ends = self.leases.get(&id).copied();
+        let early = ends.map(|ends| ends.saturating_duration_since(Instant::now()));
+        if let Some(early) = early.filter(|early| *early > Duration::ZERO) {
+            self.violation(format!("lease {id} was gone {early:?} before its time"));
+        }
+    }
+
+    pub(super) fn watched(&mut self, found: Found) {
+        self.watched.push(found);
+    }
+
+    /// How many changes watches were told of.
+    pub(super) fn told_to_watches(&self) -> usize {
+        self.watched.iter().map(Found::count).sum()
+    }
+
+    /// All that happened, in order.
+    pub(super) fn changes(&self) -> impl Iterator<Item = (i64, &Change)> {
+        let of = |(at, changes): (&i64, _)| (*at, changes);
+        let all = self.history.iter().map(of);
+        all.flat_map(|(at, changes): (i64, &Vec<Change>)| changes.iter().map(move |it| (at, it)))
+    }
+
     pub(super) fn attach(&mut self, value: &str, lease: i64) {
         self.leased.insert(value.to_owned(), lease);
     }
@@ -192,6 +220,9 @@ impl Ledger {
         let mut found = Vec::new();
         self.check_history(&mut found);
         self.check_fates(&mut found);
+        for watch in &self.watched {
+            watch.check(self, &mut found);
+        }
         self.violations.append(&mut found);
     }
 

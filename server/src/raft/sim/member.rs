@@ -17,6 +17,8 @@ use rand::rngs::StdRng;
 
 use super::life::Life;
 use super::network::{Network, url};
+use super::watchers::HUB_TURN_US;
+use super::world::Plot;
 use crate::access::{Internal, Permitted, Sessions};
 use crate::apply::Machine;
 use crate::command::PublishMember;
@@ -52,11 +54,15 @@ pub(super) struct Host {
     states: Arc<Mutex<MemoryDirectory>>,
     options: NodeOptions,
     pub(super) running: Option<Running>,
+    /// It has left the cluster and never starts again.
+    pub(super) retired: bool,
+    has_started: bool,
 }
 
 pub(super) struct Running {
     pub(super) life: Arc<Life>,
     pub(super) consensus: Consensus,
+    pub(super) hub: Hub,
     writer: Arc<Mutex<LogWriter>>,
     /// How long a write to the log takes at most.
     pub(super) disk_us: Arc<AtomicU64>,
@@ -72,6 +78,7 @@ pub(super) struct Start {
     states: Arc<Mutex<MemoryDirectory>>,
     options: NodeOptions,
     network: Network,
+    plot: Plot,
     seed: u64,
 }
 
@@ -88,11 +95,25 @@ fn ids() -> Vec<u64> {
     (0..super::MEMBERS).map(id).collect()
 }
 
+/// The id of a member that is added later.
+pub(super) fn joiner_id(number: usize) -> u64 {
+    member_id(&[url(number)], "joiner")
+}
+
 impl Host {
+    /// One of the first members.
     pub(super) fn new(number: usize, directory: &Path, options: NodeOptions) -> Self {
+        Self::made(number, ids()[number], false, directory, options)
+    }
+
+    /// One that joins the cluster, with nothing on its disks.
+    pub(super) fn joiner(number: usize, directory: &Path, options: NodeOptions) -> Self {
+        Self::made(number, joiner_id(number), true, directory, options)
+    }
+
+    fn made(number: usize, id: u64, joined: bool, directory: &Path, options: NodeOptions) -> Self {
         let directory_id = DirectoryId::from_bytes([number as u8 + 1; 16]);
         let provider = FileProvider::from_secret(&Secret::random());
-        let id = ids()[number];
         let made = MemberKey::create(id, directory_id, &provider).expect("the provider wraps");
         let member_key = directory.join(format!("member-{number}.key"));
         made.save(&member_key).expect("the directory is there");
@@ -103,7 +124,7 @@ impl Host {
                 member_id: id,
                 name: format!("member-{number}"),
                 directory_id: *directory_id.as_bytes(),
-                joined: false,
+                joined,
             },
             provider: Arc::new(provider),
             member_key,
@@ -111,10 +132,26 @@ impl Host {
             states: Arc::default(),
             options,
             running: None,
+            retired: false,
+            has_started: false,
         }
     }
 
-    pub(super) fn start(&self, network: &Network, seed: u64) -> Start {
+    pub(super) fn id(&self) -> u64 {
+        self.identity.member_id
+    }
+
+    pub(super) fn is_joiner(&self) -> bool {
+        self.identity.joined
+    }
+
+    /// Once at least.
+    pub(super) fn has_started(&self) -> bool {
+        self.has_started
+    }
+
+    pub(super) fn start(&mut self, network: &Network, plot: Plot, seed: u64) -> Start {
+        self.has_started = true;
         Start {
             number: self.number,
             identity: self.identity.clone(),
@@ -124,6 +161,7 @@ impl Host {
             states: self.states.clone(),
             options: self.options.clone(),
             network: network.clone(),
+            plot,
             seed,
         }
     }
@@ -191,6 +229,8 @@ impl Start {
         let dial = Dial::Simulated(self.network.port(self.number));
         let sealer = Sealer::new();
         let directory: Arc<Mutex<dyn StateDirectory>> = self.states.clone();
+        let hub = Hub::idle(machine.view());
+        let first = applied.is_none() && !self.identity.joined;
         let node = Node {
             identity: self.identity.clone(),
             options: self.options.clone(),
@@ -199,11 +239,11 @@ impl Start {
             log,
             sealer: sealer.clone(),
             keyring: KeyringFollower::new(member_key.slot().clone(), None, sealer),
-            hub: Hub::idle(machine.view()),
+            hub: hub.clone(),
             sessions: Sessions::default(),
             peers: Peers::over(self.identity.clone(), view.clone(), dial),
             view,
-            bootstrap: applied.is_none().then(members),
+            bootstrap: first.then(members),
             machine,
         };
         let consensus = node
@@ -217,11 +257,17 @@ impl Start {
         life.spawn(consensus.clone().watch_leases(ELECTION));
         let count = self.options.snapshot_count;
         life.spawn(consensus.clone().schedule_snapshots(count));
+        if self.plot == Plot::Changing {
+            life.spawn(consensus.clone().watch_peers(ELECTION));
+            life.spawn(consensus.clone().watch_members());
+            life.spawn(turn_hub(hub.clone(), self.seed));
+        }
         life.spawn(publish(consensus.clone(), self.identity));
         tracing::trace!(id, "started");
         Ok(Running {
             life,
             consensus,
+            hub,
             writer,
             disk_us,
         })
@@ -264,6 +310,16 @@ async fn write_log(writer: Arc<Mutex<LogWriter>>, disk_us: Arc<AtomicU64>, seed:
         let wait = rng.random_range(most / 4..most);
         tokio::time::sleep(Duration::from_micros(wait)).await;
         writer.lock().step();
+    }
+}
+
+/// The hub's threads.
+async fn turn_hub(hub: Hub, seed: u64) {
+    let mut rng = <StdRng as rand::SeedableRng>::seed_from_u64(seed.rotate_left(7));
+    loop {
+        let wait = rng.random_range(HUB_TURN_US / 10..HUB_TURN_US);
+        tokio::time::sleep(Duration::from_micros(wait)).await;
+        hub.step();
     }
 }
 

@@ -232,7 +232,7 @@ pub(crate) struct Port {
 impl Port {
     pub(crate) fn line_to(&self, address: &str) -> Line {
         let to = (0..)
-            .take(super::MEMBERS)
+            .take(super::HOSTS)
             .find(|member| url(*member) == address)
             .expect("only members are called");
         Line {

@@ -3,8 +3,8 @@
 //! Everything runs on one thread and paused time, and every choice comes from the seed: the same
 //! seed is the same story.
 
-use std::cell::{Cell, RefCell, RefMut};
-use std::path::Path;
+use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use super::life::Life;
 use super::member::{Crash, ELECTION, Host};
 use super::network::{Network, Weather};
 use super::trace::Trace;
+use super::watchers::Watch;
 use crate::clock;
 use crate::mvcc::event::{Cause, Kind};
 use crate::mvcc::key_range::KeyRange;
@@ -28,8 +29,10 @@ use crate::mvcc::read_view::ReadView;
 use crate::mvcc::{hash, history};
 use crate::raft::{Consensus, NodeOptions, Rules};
 use crate::storage::Keyspace;
+use crate::watch::Hub;
 
 const CLIENTS: usize = 4;
+const WATCHES: usize = 4;
 /// How long clients and faults go on.
 const STORY: Duration = Duration::from_secs(12);
 /// How long the cluster may take to be well again when nothing befalls it any more.
@@ -39,11 +42,26 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A story in which less is done has proved nothing.
 const WRITES_MIN: usize = 10;
 const READS_MIN: usize = 3;
+const TOLD_MIN: usize = 10;
 
 const START_MS: i64 = 1_700_000_000_000;
 const HOUR_MS: i64 = 3_600_000;
 
+/// What may befall a cluster beside crashes, bad disks and a bad network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plot {
+    Steady,
+    /// Members come and go, and clients watch.
+    Changing,
+}
+
 pub(super) struct World {
+    plot: Plot,
+    directory: PathBuf,
+    options: NodeOptions,
+    at_rest: Cell<bool>,
+    /// By watch: the first revision of which it was not told.
+    watches: RefCell<Vec<i64>>,
     rng: RefCell<StdRng>,
     trace: RefCell<Trace>,
     ledger: RefCell<Ledger>,
@@ -61,26 +79,34 @@ pub(super) struct Story {
     pub(super) tail: String,
     pub(super) writes: usize,
     pub(super) reads: usize,
+    /// Changes of which watches were told.
+    pub(super) told: usize,
+    pub(super) joined: usize,
+    pub(super) left: usize,
 }
 
 /// Lives through the story of a seed.
-pub(super) async fn live(seed: u64, directory: &Path) -> Story {
-    let world = World::new(seed, directory);
+pub(super) async fn live(seed: u64, plot: Plot, directory: &Path) -> Story {
+    let world = World::new(seed, plot, directory);
     world.play().await;
     let mut ledger = world.ledger();
     ledger.close();
     let trace = world.trace.borrow();
+    let count = |which: fn(&&Host) -> bool| world.hosts().iter().filter(which).count();
     Story {
         hash: trace.hash(),
         violations: ledger.violations().to_vec(),
         tail: trace.tail(),
         writes: ledger.writes_done(),
         reads: ledger.reads_done(),
+        told: ledger.told_to_watches(),
+        joined: count(|host| host.is_joiner() && host.has_started()),
+        left: count(|host| host.retired),
     }
 }
 
 impl World {
-    fn new(seed: u64, directory: &Path) -> Self {
+    fn new(seed: u64, plot: Plot, directory: &Path) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let far = rng.random_range(0..4) == 0;
         let weather = Weather {
@@ -108,7 +134,15 @@ impl World {
         Self {
             network: Network::new(rng.random(), weather.clone()),
             hosts: RefCell::new((0..super::MEMBERS).map(host).collect()),
-            seen: RefCell::new(vec![1; super::MEMBERS]),
+            seen: RefCell::new(vec![1; super::HOSTS]),
+            plot,
+            directory: directory.to_owned(),
+            options,
+            at_rest: Cell::new(false),
+            watches: RefCell::new(match plot {
+                Plot::Steady => Vec::new(),
+                Plot::Changing => vec![1; WATCHES],
+            }),
             rng: RefCell::new(rng),
             trace: RefCell::new(Trace::new()),
             ledger: RefCell::default(),
@@ -121,6 +155,38 @@ impl World {
         self.over.get()
     }
 
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.at_rest.get()
+    }
+
+    pub(super) fn hosts(&self) -> Ref<'_, Vec<Host>> {
+        self.hosts.borrow()
+    }
+
+    pub(super) fn hosts_mut(&self) -> RefMut<'_, Vec<Host>> {
+        self.hosts.borrow_mut()
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(super) fn options(&self) -> NodeOptions {
+        self.options.clone()
+    }
+
+    /// The hub of a member that runs.
+    pub(super) fn hub_of(&self, consensus: &Consensus) -> Option<Hub> {
+        let id = consensus.member_id();
+        let hosts = self.hosts();
+        let host = hosts.iter().find(|host| host.id() == id)?;
+        Some(host.running.as_ref()?.hub.clone())
+    }
+
+    pub(super) fn watch_stands_at(&self, watch: usize, next: i64) {
+        self.watches.borrow_mut()[watch] = next;
+    }
+
     pub(super) fn note(&self, what: &str) {
         self.trace.borrow_mut().note(what);
     }
@@ -129,22 +195,22 @@ impl World {
         self.ledger.borrow_mut()
     }
 
-    fn violation(&self, what: String) {
+    pub(super) fn violation(&self, what: String) {
         self.note(&what);
         self.ledger().violation(what);
     }
 
-    fn random<T>(&self, choose: impl FnOnce(&mut StdRng) -> T) -> T {
+    pub(super) fn random<T>(&self, choose: impl FnOnce(&mut StdRng) -> T) -> T {
         choose(&mut self.rng.borrow_mut())
     }
 
-    fn running(&self) -> Vec<usize> {
+    pub(super) fn running(&self) -> Vec<usize> {
         let hosts = self.hosts.borrow();
         let running = |number: &usize| hosts[*number].running.is_some();
-        (0..super::MEMBERS).filter(running).collect()
+        (0..hosts.len()).filter(running).collect()
     }
 
-    fn handle(&self, member: usize) -> Option<(Arc<Life>, Consensus)> {
+    pub(super) fn handle(&self, member: usize) -> Option<(Arc<Life>, Consensus)> {
         let hosts = self.hosts.borrow();
         let running = hosts[member].running.as_ref()?;
         Some((running.life.clone(), running.consensus.clone()))
@@ -155,6 +221,24 @@ impl World {
     }
 
     async fn play(&self) {
+        let watches = self.watches.borrow().len();
+        let watch = |number| {
+            let rng = StdRng::seed_from_u64(self.random(StdRng::random));
+            Watch::new(self, number, rng).run()
+        };
+        let watches = futures::future::join_all((0..watches).map(watch));
+        let lived = async {
+            self.live().await;
+            self.at_rest.set(true);
+        };
+        futures::join!(lived, watches);
+        let too_little = self.ledger().told_to_watches() < TOLD_MIN;
+        if self.plot == Plot::Changing && too_little {
+            self.violation("watches were told too little to prove anything".into());
+        }
+    }
+
+    async fn live(&self) {
         for member in 0..super::MEMBERS {
             let wait = self.random(|rng| rng.random_range(0..300));
             tokio::time::sleep(Duration::from_millis(wait)).await;
@@ -180,6 +264,11 @@ impl World {
                     "the cluster is not well {RECOVERY:?} after its mending"
                 ));
             }
+            // After so much misfortune that hardly anything was done, the clients go on in peace.
+            let enough = tokio::time::timeout(RECOVERY, self.enough_is_done()).await;
+            if enough.is_err() {
+                self.violation("too little was done to prove anything".into());
+            }
             self.over.set(true);
         };
         let told = async {
@@ -196,18 +285,23 @@ impl World {
         let rested = tokio::time::timeout(RECOVERY, self.rest()).await;
         if rested.is_err() {
             self.violation(format!(
-                "the members do not agree after {RECOVERY:?} of rest"
+                "the members do not agree, leases live on, or watches were not told of all, after \
+                 {RECOVERY:?} of rest; watches stand at {:?}",
+                self.watches.borrow()
             ));
         }
         self.note("the end");
-        if self.ledger().writes_done() < WRITES_MIN || self.ledger().reads_done() < READS_MIN {
-            self.violation("too little was done to prove anything".into());
-        }
     }
 
     async fn start(&self, member: usize) {
+        if self.hosts()[member].is_joiner() && !self.hosts()[member].has_started() {
+            // Nobody who runs would tell it who it is.
+            if !self.is_member(member) {
+                return;
+            }
+        }
         let seed = self.random(StdRng::random);
-        let start = self.hosts.borrow()[member].start(&self.network, seed);
+        let start = self.hosts.borrow_mut()[member].start(&self.network, self.plot, seed);
         self.note(&format!("member {member} starts"));
         match start.run().await {
             Ok(running) => {
@@ -224,19 +318,34 @@ impl World {
         self.random(|rng| hosts[member].crash(&self.network, crash, rng));
     }
 
+    /// It has left the cluster.
+    pub(super) fn retire(&self, member: usize) {
+        if self.hosts()[member].running.is_some() {
+            self.crash(member, Crash::Kill);
+        }
+        self.hosts_mut()[member].retired = true;
+    }
+
     /// One fault after another, some of them together.
     async fn misfortunes(&self) {
         let end = Instant::now() + STORY;
         while Instant::now() < end {
             let wait = self.random(|rng| rng.random_range(100..1_500));
             tokio::time::sleep(Duration::from_millis(wait)).await;
-            self.misfortune().await;
+            if self.plot == Plot::Changing && self.random(|rng| rng.random_range(0..3)) == 0 {
+                self.change_members();
+            } else {
+                self.misfortune().await;
+            }
         }
     }
 
     async fn misfortune(&self) {
-        let member = self.random(|rng| rng.random_range(0..super::MEMBERS));
-        let other = (member + self.random(|rng| rng.random_range(1..super::MEMBERS))) % 3;
+        let candidates = self.not_retired();
+        let all = candidates.len();
+        let place = self.random(|rng| rng.random_range(0..all));
+        let other = (place + self.random(|rng| rng.random_range(1..all))) % all;
+        let (member, other) = (candidates[place], candidates[other]);
         let crash = self.random(|rng| *[Crash::Kill, Crash::PowerCut].choose(rng).expect("two"));
         let what = self.random(|rng| rng.random_range(0..100));
         match what {
@@ -245,7 +354,9 @@ impl World {
                 None => self.start(member).await,
             },
             22..36 => self.start_all().await,
-            36..39 => (0..super::MEMBERS).for_each(|member| self.crash(member, crash)),
+            36..39 => candidates
+                .iter()
+                .for_each(|member| self.crash(*member, crash)),
             39..47 => self.isolate(member),
             47..55 => {
                 self.note(&format!("cut {member} -> {other}"));
@@ -258,7 +369,10 @@ impl World {
             68..74 => self.set_disk(member, self.random(|rng| rng.random_range(2_000..400_000))),
             74..78 => {
                 self.note(&format!("the disk of {member} breaks"));
-                self.hosts.borrow()[member].break_disk();
+                // A newcomer whose first start fails is no story.
+                if self.hosts()[member].has_started() {
+                    self.hosts()[member].break_disk();
+                }
             }
             78..84 => self.pause(member).await,
             84..90 => {
@@ -278,7 +392,8 @@ impl World {
 
     fn isolate(&self, member: usize) {
         self.note(&format!("member {member} is cut off"));
-        for other in (0..super::MEMBERS).filter(|other| *other != member) {
+        let all = self.hosts().len();
+        for other in (0..all).filter(|other| *other != member) {
             self.network.cut(member, other);
             self.network.cut(other, member);
         }
@@ -313,9 +428,16 @@ impl World {
 
     async fn start_all(&self) {
         let running = self.running();
-        for member in (0..super::MEMBERS).filter(|member| !running.contains(member)) {
-            self.start(member).await;
+        for member in self.not_retired() {
+            if !running.contains(&member) {
+                self.start(member).await;
+            }
         }
+    }
+
+    fn not_retired(&self) -> Vec<usize> {
+        let hosts = self.hosts();
+        (0..hosts.len()).filter(|it| !hosts[*it].retired).collect()
     }
 
     /// Nothing befalls the cluster any more.
@@ -323,7 +445,7 @@ impl World {
         self.note("everything is mended");
         self.network.heal();
         self.network.set_weather(self.weather.clone());
-        for member in 0..super::MEMBERS {
+        for member in self.not_retired() {
             self.set_disk(member, 2_000);
         }
         self.start_all().await;
@@ -331,10 +453,15 @@ impl World {
 
     /// Every member answers a linearizable read and opens values.
     async fn well(&self) {
-        for member in 0..super::MEMBERS {
+        let all = self.hosts().len();
+        for member in 0..all {
             loop {
                 self.start_all().await;
+                if !self.present().contains(&member) {
+                    break;
+                }
                 let Some((life, consensus)) = self.handle(member) else {
+                    tokio::time::sleep(LOOK_EVERY).await;
                     continue;
                 };
                 let read = life.spawn(async move {
@@ -350,23 +477,38 @@ impl World {
         }
     }
 
+    async fn enough_is_done(&self) {
+        while self.ledger().writes_done() < WRITES_MIN || self.ledger().reads_done() < READS_MIN {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Until all members stand at the same index and leases without a holder have ended.
     async fn rest(&self) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             self.look();
             self.start_all().await;
-            let views: Vec<Arc<ReadView>> = (0..super::MEMBERS)
-                .filter_map(|member| Some(self.handle(member)?.1.view()))
-                .collect();
-            let applied = views.first().map(|view| view.applied_index);
-            let same = views.iter().all(|view| Some(view.applied_index) == applied);
-            let leases = views
+            let present = self.present();
+            let views: Vec<(usize, Arc<ReadView>)> = present
                 .iter()
-                .any(|view| view.leases.read().iter().count() > 0);
-            if views.len() == super::MEMBERS && same && !leases {
-                for (member, view) in views.iter().enumerate() {
-                    self.compare_state(member, view);
+                .filter_map(|member| Some((*member, self.handle(*member)?.1.view())))
+                .collect();
+            let Some((_, first)) = views.first().cloned() else {
+                continue;
+            };
+            let same = |view: &ReadView| view.applied_index == first.applied_index;
+            let same = views.iter().all(|(_, view)| same(view));
+            let leases = |view: &ReadView| view.leases.read().iter().count() > 0;
+            let leases = views.iter().any(|(_, view)| leases(view));
+            let told = self
+                .watches
+                .borrow()
+                .iter()
+                .all(|next| *next > first.revision);
+            if views.len() == present.len() && same && !leases && told {
+                for (member, view) in &views {
+                    self.compare_state(*member, view);
                 }
                 return;
             }
@@ -376,7 +518,9 @@ impl World {
     /// Looks at every member that runs: at what is new in its history, and, now and then, at all
     /// of its state. A member whose raft has stopped is ended, as its process would end itself.
     fn look(&self) {
-        for member in 0..super::MEMBERS {
+        self.see_who_left();
+        let all = self.hosts().len();
+        for member in 0..all {
             let Some((_, consensus)) = self.handle(member) else {
                 continue;
             };
