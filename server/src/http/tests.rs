@@ -30,6 +30,10 @@ impl Node for Told {
     fn condition(&self) -> Condition {
         Condition::clone(&self.condition)
     }
+
+    fn asks_for_names(&self) -> bool {
+        false
+    }
 }
 
 fn told(change: impl FnOnce(&mut Condition)) -> Told {
