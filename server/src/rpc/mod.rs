@@ -14,6 +14,7 @@ pub mod fuzzing;
 mod gate;
 mod guarded;
 mod header;
+mod health;
 mod intervals;
 mod keys;
 mod kv;
@@ -113,8 +114,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Every service, with etcd's bounds on messages. Health is that of the process, as in etcd:
-    /// whoever answers serves.
+    /// Every service, with etcd's bounds on messages.
     #[must_use]
     pub fn services(&self, plugins: Option<PluginsService>) -> Routes {
         let received = self
@@ -139,7 +139,7 @@ impl Edge {
             .add_service(bounded!(LockServer))
             .add_service(bounded!(ElectionServer))
             .add_service(bounded!(KeysServer))
-            .add_service(tonic_health::server::health_reporter().1);
+            .add_service(health::server());
         if let Some(plugins) = plugins {
             let plugins = PluginsServer::new(plugins).max_decoding_message_size(received);
             routes.add_service(plugins);
