@@ -23,13 +23,19 @@ const WATCHES: u32 = 8;
 const DEPTH: usize = 3;
 
 pub struct Generator {
-    rng: StdRng,
+    pub(super) rng: StdRng,
     revision: i64,
+    /// No range ends before its key: who may ask for one that does depends in etcd on the order of grants.
+    pub(super) upright: bool,
 }
 
 impl Generator {
     pub fn new(rng: StdRng) -> Self {
-        Self { rng, revision: 1 }
+        Self {
+            rng,
+            revision: 1,
+            upright: false,
+        }
     }
 
     /// The next step, given the newest revision that was seen.
@@ -65,21 +71,21 @@ impl Generator {
                 ttl: 9_000_000_001,
             }),
             945..951 => Step::HashKv(pb::HashKvRequest {
-                // Below zero etcd hashes nothing and tells the number back.
-                revision: self.some_revision().max(0),
+                revision: self.some_revision(),
             }),
             951..954 => Step::Status,
             954..956 => Step::Members(pb::MemberListRequest {
                 linearizable: self.rng.random(),
             }),
             956..963 => Step::Talk(self.talk()),
-            963..965 => Step::Alarm(self.alarm(AlarmAction::Deactivate)),
-            965..967 => Step::Alarm(self.alarm(AlarmAction::Get)),
+            963..970 => Step::Alarm(self.alarm(AlarmAction::Deactivate)),
+            970..972 => Step::Alarm(self.alarm(AlarmAction::Get)),
+            972 => Step::Alarm(self.alarm(AlarmAction::Activate)),
             _ => Step::Sync,
         }
     }
 
-    fn one_of(&mut self, choices: &'static [&'static str]) -> Bytes {
+    pub(super) fn one_of(&mut self, choices: &'static [&'static str]) -> Bytes {
         Bytes::from_static(choices[self.rng.random_range(0..choices.len())].as_bytes())
     }
 
@@ -97,6 +103,16 @@ impl Generator {
             Bytes::new()
         } else {
             self.one_of(&ENDS)
+        }
+    }
+
+    /// A key and where a range from it ends.
+    fn span(&mut self) -> (Bytes, Bytes) {
+        let (key, end) = (self.key(), self.end());
+        let inverted = end <= key && end.as_ref() != b"\0";
+        match self.upright && inverted {
+            true => (key, Bytes::new()),
+            false => (key, end),
         }
     }
 
@@ -144,9 +160,10 @@ impl Generator {
     }
 
     fn range(&mut self) -> pb::RangeRequest {
+        let (key, range_end) = self.span();
         let mut request = pb::RangeRequest {
-            key: self.key(),
-            range_end: self.end(),
+            key,
+            range_end,
             ..Default::default()
         };
         if self.rng.random_bool(0.3) {
@@ -180,9 +197,10 @@ impl Generator {
     }
 
     fn delete(&mut self) -> pb::DeleteRangeRequest {
+        let (key, range_end) = self.span();
         pb::DeleteRangeRequest {
-            key: self.key(),
-            range_end: self.end(),
+            key,
+            range_end,
             prev_kv: self.rng.random_bool(0.5),
         }
     }
@@ -204,9 +222,10 @@ impl Generator {
         } else {
             self.some_revision()
         };
+        let (key, range_end) = self.span();
         let mut request = pb::WatchCreateRequest {
-            key: self.key(),
-            range_end: self.end(),
+            key,
+            range_end,
             start_revision,
             ..Default::default()
         };
@@ -220,12 +239,16 @@ impl Generator {
         request
     }
 
-    /// Raised by hand-written scripts alone: what is wrong whatever the state, sealkv says before it looks at alarms.
-    fn alarm(&self, action: AlarmAction) -> pb::AlarmRequest {
+    /// Of a member that is none, as etcd lets it be raised.
+    fn alarm(&mut self, action: AlarmAction) -> pb::AlarmRequest {
+        let alarm = match self.rng.random_range(0..3) {
+            0 => pb::AlarmType::Corrupt,
+            _ => pb::AlarmType::Nospace,
+        };
         pb::AlarmRequest {
             action: action.into(),
             member_id: 0,
-            alarm: pb::AlarmType::Corrupt.into(),
+            alarm: alarm.into(),
         }
     }
 
@@ -291,15 +314,15 @@ impl Generator {
             _ => TargetUnion::Lease(self.rng.random_range(0..=LEASES)),
         };
         let union = (!self.rng.random_bool(0.03)).then_some(union);
-        let range_end = if self.rng.random_bool(0.3) {
-            self.end()
+        let (key, range_end) = if self.rng.random_bool(0.3) {
+            self.span()
         } else {
-            Bytes::new()
+            (self.key(), Bytes::new())
         };
         pb::Compare {
             result: self.rng.random_range(0..4),
             target,
-            key: self.key(),
+            key,
             range_end,
             target_union: union,
         }
