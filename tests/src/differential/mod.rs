@@ -65,7 +65,7 @@ pub async fn random(
     pair: &impl Pair,
 ) -> (Script, Option<Difference>) {
     let mut generator = Generator::new(StdRng::seed_from_u64(seed));
-    generator.upright = users == Users::Many;
+    generator.with_users = users == Users::Many;
     let (left, right) = pair.clients();
     let (mut left, mut right) = (Session::new(left), Session::new(right));
     let mut script = Script::default();

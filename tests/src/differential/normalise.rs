@@ -16,6 +16,10 @@
 //!   same (so a script forgets them; simple ones it keeps);
 //! - who may ask for a range that ends before its key, and so for nothing: whoever may have its key here, in etcd that
 //!   depends on the order in which permissions were granted (with users no such range is asked for);
+//! - what is named of an alarm and a permission that is missing: etcd names the alarm, sealkv tells whoever may not
+//!   write nothing of the store (with users no alarm is raised);
+//! - a stream of a range with a target to sort by and no order: etcd sorts each piece by itself and goes on after its
+//!   last key, which loses keys and repeats others; sealkv refuses it as it refuses an order (none is asked for);
 //! - ids, names and URLs of members, and how many there are (only whether they are set is compared);
 //! - `lease` of a record read with `keys_only`: etcd 3.7 forgets it (etcd-io/etcd#22209), sealkv tells it.
 
