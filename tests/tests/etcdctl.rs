@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::cluster::{Cluster, Program};
@@ -145,7 +145,7 @@ const KEYS: &[Step] = &[
         "make-mirror --prefix k/ --dest-prefix mirror/ {endpoint}",
         &[("", 0)],
     ),
-    UntilItPrints("get mirror/k/1 --print-value-only", "again"),
+    UntilItPrints("get mirror/1 --print-value-only", "again"),
 ];
 
 const LEASES: &[Step] = &[
@@ -371,12 +371,15 @@ impl Side {
                 stdout: self.masked(line, self.until(line, talk).await),
                 stderr: String::new(),
             },
-            UntilItPrints(line, wanted) => loop {
-                let outcome = self.run(line, "").await;
-                if outcome.stdout.trim_end() == *wanted {
-                    break outcome;
+            UntilItPrints(line, wanted) => {
+                let deadline = Instant::now() + WITHIN;
+                loop {
+                    let outcome = self.run(line, "").await;
+                    if outcome.stdout.trim_end() == *wanted || Instant::now() >= deadline {
+                        break outcome;
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -527,7 +530,7 @@ fn masked_line(line: &str) -> String {
         members.sort_unstable();
         return format!("ETCD_INITIAL_CLUSTER={}", members.join(","));
     }
-    let mut words: Vec<String> = line.split(' ').map(|word| masked_ids(word)).collect();
+    let mut words: Vec<String> = line.split(' ').map(masked_ids).collect();
     for index in 1..words.len() {
         let after_took = words[index - 1] == "took" || (index > 1 && words[index - 2] == "took");
         if after_took && words[index].starts_with(|first: char| first.is_ascii_digit()) {
