@@ -67,17 +67,20 @@ impl Xaes256Gcm {
 
     /// The AES-256-GCM key for a nonce: two blocks of the counter-mode KDF of SP 800-108r1.
     fn derived(&self, nonce: &[u8; NONCE_BYTES]) -> Aes256Gcm {
-        let mut key = Zeroizing::new([0; SECRET_BYTES]);
-        for (counter, half) in [1u8, 2].into_iter().zip(key.chunks_exact_mut(BLOCK_BYTES)) {
-            let mut block = Array::from([0; BLOCK_BYTES]);
+        let mut blocks = [Array::from([0; BLOCK_BYTES]); 2];
+        for (counter, block) in [1u8, 2].into_iter().zip(&mut blocks) {
             block[1] = counter;
             block[2] = b'X';
             block[4..].copy_from_slice(&nonce[..KEY_NONCE_BYTES]);
             for (byte, mask) in block.iter_mut().zip(self.subkey) {
                 *byte ^= mask;
             }
-            self.cipher.encrypt_block(&mut block);
-            half.copy_from_slice(&block);
+        }
+        // Together: a call sets the round keys up for wide registers, which costs more than a block.
+        self.cipher.encrypt_blocks(&mut blocks);
+        let mut key = Zeroizing::new([0; SECRET_BYTES]);
+        for (half, block) in key.chunks_exact_mut(BLOCK_BYTES).zip(&mut blocks) {
+            half.copy_from_slice(block);
             block.0.zeroize();
         }
         Aes256Gcm::new((&*key).into())

@@ -15,6 +15,7 @@ use rand::Rng as _;
 use tests::check::linearizability::{self, Verdict};
 use tests::client::Client;
 use tests::cluster::{Cluster, Program};
+use tests::http::Request;
 use tests::load::{self, Load};
 use tests::{txn, wait};
 use tonic::Code;
@@ -370,6 +371,36 @@ async fn a_member_alone_serves_no_linearizable_read_and_takes_no_write() {
         ..Default::default()
     };
     assert_eq!(client.range(stale).await.unwrap().kvs[0].value, "1");
+}
+
+#[tokio::test]
+async fn a_dead_member_is_called_at_intervals_and_not_in_a_loop() {
+    let mut cluster = Cluster::three().await;
+    let leader = cluster.leader().await;
+    cluster.members[(leader + 1) % 3].kill();
+    let port = cluster.members[leader].client_port;
+    cluster.client().await.put("a", "1").await.unwrap();
+    let noticed = wait::until("failed calls", Duration::from_secs(30), || async move {
+        Some(failed_calls(port).await).filter(|calls| *calls > 0)
+    });
+    let before = noticed.await;
+    // Ten heartbeats a second, and the log's entries at the pace of openraft's backoff.
+    let (window, calls_per_second_max) = (Duration::from_secs(3), 100);
+    tokio::time::sleep(window).await;
+    let calls = failed_calls(port).await - before;
+    assert!(
+        calls < calls_per_second_max * window.as_secs(),
+        "{calls} calls in {window:?}"
+    );
+}
+
+/// Calls to peers that failed, as the member counts them.
+async fn failed_calls(port: u16) -> u64 {
+    let page = Request::get("/metrics").send(port).await.text().await;
+    page.lines()
+        .filter(|line| line.starts_with("etcd_network_peer_sent_failures_total{"))
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+        .sum()
 }
 
 #[tokio::test]

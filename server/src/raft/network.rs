@@ -210,19 +210,25 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         })
     }
 
+    /// Calls once there is something to send: openraft backs off from a member that is not there
+    /// by holding the first request back.
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         _option: RPCOption,
     ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>>
     where
         S: Stream<Item = AppendEntries> + Send + Unpin + 'static,
     {
         Box::pin(async move {
+            let Some(first) = input.next().await else {
+                return Ok(Box::pin(futures::stream::empty()) as BoxStream<'s, _>);
+            };
             let mut client = self.client(self.lane)?;
             let asked = Arc::new(Asked::default());
             let (target, sending) = (self.target, asked.clone());
-            let outbound = input.map(move |request| {
+            let requests = futures::stream::once(std::future::ready(first)).chain(input);
+            let outbound = requests.map(move |request| {
                 let message = wire::append(&request);
                 metrics().peers.sent(target, message.encoded_len());
                 sending.now();
