@@ -201,6 +201,7 @@ fn redirect(target: String) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::tests::Told;
     use axum::routing::any;
     use tower_service::Service as _;
 
@@ -222,7 +223,31 @@ mod tests {
             .header(ORIGIN, "https://a:1")
             .body(Body::empty())
             .unwrap();
-        door.before(page).call(request).await.unwrap()
+        let mut behind = door.before(page, Told::default(), true);
+        behind.call(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_certificates_name_counts_for_nothing_at_the_gateway_and_is_told_so() {
+        let ask = |asks_for_names, path: &'static str, name: &str| {
+            let node = Told {
+                asks_for_names,
+                ..Told::default()
+            };
+            let client = TlsClient {
+                common_name: Some(name.to_owned()),
+            };
+            let page = Router::new().fallback(any(|| async { "page" }));
+            let mut behind = door("*", "*").before(page, node, true);
+            let request = http::Request::builder().uri(path).extension(client);
+            let request = request.body(Body::empty()).unwrap();
+            async move { behind.call(request).await.unwrap().status() }
+        };
+        assert_eq!(ask(true, "/v3/kv/range", "alice").await, 400);
+        assert_eq!(ask(true, "/v3beta/kv/range", "alice").await, 400);
+        assert_eq!(ask(true, "/v3/kv/range", "").await, 200);
+        assert_eq!(ask(true, "/health", "alice").await, 200);
+        assert_eq!(ask(false, "/v3/kv/range", "alice").await, 200);
     }
 
     fn allowed(response: &Response<Body>) -> Option<&str> {

@@ -9,10 +9,11 @@ use super::*;
 use crate::config::AllowList;
 
 #[derive(Clone, Default)]
-struct Told {
+pub(super) struct Told {
     condition: Arc<Condition>,
     serializable_error: Option<&'static str>,
     linearizable_error: Option<&'static str>,
+    pub(super) asks_for_names: bool,
 }
 
 impl Node for Told {
@@ -32,7 +33,7 @@ impl Node for Told {
     }
 
     fn asks_for_names(&self) -> bool {
-        false
+        self.asks_for_names
     }
 }
 
