@@ -1,5 +1,7 @@
 //! Random steps over few keys, few leases and few values, so that they meet.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::alarm_request::AlarmAction;
@@ -25,6 +27,8 @@ const DEPTH: usize = 3;
 pub struct Generator {
     pub(super) rng: StdRng,
     revision: i64,
+    /// Where compactions were asked for.
+    compacted: BTreeSet<i64>,
     /// Then no range ends before its key and no alarm is raised: `normalise.rs` says why.
     pub(super) with_users: bool,
 }
@@ -34,6 +38,7 @@ impl Generator {
         Self {
             rng,
             revision: 1,
+            compacted: BTreeSet::new(),
             with_users: false,
         }
     }
@@ -70,9 +75,7 @@ impl Generator {
                 id: self.lease(),
                 ttl: 9_000_000_001,
             }),
-            945..951 => Step::HashKv(pb::HashKvRequest {
-                revision: self.some_revision(),
-            }),
+            945..951 => Step::HashKv(self.hash_kv()),
             951..954 => Step::Status,
             954..956 => Step::Members(pb::MemberListRequest {
                 linearizable: self.rng.random(),
@@ -210,10 +213,21 @@ impl Generator {
             0 => self.some_revision(),
             _ => (self.revision - self.rng.random_range(0..40)).max(0),
         };
+        self.compacted.insert(revision);
         pb::CompactionRequest {
             revision,
             physical: self.rng.random(),
         }
+    }
+
+    /// Not at a revision that was compacted to: `normalise.rs` says why.
+    fn hash_kv(&mut self) -> pb::HashKvRequest {
+        let revision = self.some_revision();
+        let revision = match self.compacted.contains(&revision) {
+            true => self.revision,
+            false => revision,
+        };
+        pb::HashKvRequest { revision }
     }
 
     fn watch(&mut self) -> pb::WatchCreateRequest {

@@ -9,6 +9,9 @@
 //! - the hash of a store, which is of etcd's bytes, and from where it is: at the compacted revision etcd tells the one
 //!   compacted before, for as long as it keeps that hash (what revision it is of is compared, but where none is asked for:
 //!   once revision 0 was compacted etcd takes that for one);
+//! - hashes of revisions that were compacted to: etcd keeps those of its ten newest compactions, until it is started
+//!   again, and tells them when the revision itself is long compacted; sealkv has a hash of what is there (none is asked
+//!   for);
 //! - what a token looks like, and what is in a snapshot (whether there is one, and whether it is whole, is compared);
 //! - watches that are open while users, roles or permissions change: sealkv ends those that are no longer permitted,
 //!   etcd asks at their creation alone (so a script's watches end before such a change);
