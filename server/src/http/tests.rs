@@ -10,9 +10,9 @@ use crate::config::AllowList;
 
 #[derive(Clone, Default)]
 pub(super) struct Told {
-    condition: Arc<Condition>,
-    serializable_error: Option<&'static str>,
-    linearizable_error: Option<&'static str>,
+    pub(super) condition: Arc<Condition>,
+    pub(super) serializable_error: Option<&'static str>,
+    pub(super) linearizable_error: Option<&'static str>,
     pub(super) asks_for_names: bool,
 }
 
