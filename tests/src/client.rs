@@ -32,7 +32,7 @@ pub const MESSAGE_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
-    /// Sent along with reads and with the status.
+    /// Sent along with every call that is made through this client's own methods.
     token: Option<String>,
 }
 
@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    /// The same client as somebody who may read, put, delete and see the status.
+    /// The same client as somebody.
     pub async fn log_in(mut self, name: &str, password: &str) -> Result<Self, Status> {
         let request = pb::AuthenticateRequest {
             name: name.to_owned(),
@@ -88,7 +88,16 @@ impl Client {
         Ok(self)
     }
 
-    /// A request of whoever this client is.
+    /// The same client with this token, whatever it is worth, or with none.
+    #[must_use]
+    pub fn with_token(&self, token: Option<String>) -> Self {
+        Self {
+            channel: self.channel(),
+            token,
+        }
+    }
+
+    /// A request that brings the token along.
     pub fn ask<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {
@@ -188,31 +197,31 @@ impl Client {
 
     pub async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
         self.kv()
-            .txn(request)
+            .txn(self.ask(request))
             .await
             .map(tonic::Response::into_inner)
     }
 
     pub async fn compact(&self, revision: i64) -> Result<pb::CompactionResponse, Status> {
         self.kv()
-            .compact(pb::CompactionRequest {
+            .compact(self.ask(pb::CompactionRequest {
                 revision,
                 physical: true,
-            })
+            }))
             .await
             .map(tonic::Response::into_inner)
     }
 
     pub async fn grant(&self, id: i64, ttl: i64) -> Result<pb::LeaseGrantResponse, Status> {
         self.lease()
-            .lease_grant(pb::LeaseGrantRequest { id, ttl })
+            .lease_grant(self.ask(pb::LeaseGrantRequest { id, ttl }))
             .await
             .map(tonic::Response::into_inner)
     }
 
     pub async fn revoke(&self, id: i64) -> Result<pb::LeaseRevokeResponse, Status> {
         self.lease()
-            .lease_revoke(pb::LeaseRevokeRequest { id })
+            .lease_revoke(self.ask(pb::LeaseRevokeRequest { id }))
             .await
             .map(tonic::Response::into_inner)
     }
@@ -223,21 +232,21 @@ impl Client {
         keys: bool,
     ) -> Result<pb::LeaseTimeToLiveResponse, Status> {
         self.lease()
-            .lease_time_to_live(pb::LeaseTimeToLiveRequest { id, keys })
+            .lease_time_to_live(self.ask(pb::LeaseTimeToLiveRequest { id, keys }))
             .await
             .map(tonic::Response::into_inner)
     }
 
     pub async fn leases(&self) -> Result<pb::LeaseLeasesResponse, Status> {
         self.lease()
-            .lease_leases(pb::LeaseLeasesRequest {})
+            .lease_leases(self.ask(pb::LeaseLeasesRequest {}))
             .await
             .map(tonic::Response::into_inner)
     }
 
     /// One renewal on a stream of its own.
     pub async fn keep_alive(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
-        let requests = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
+        let requests = self.ask(tokio_stream::once(pb::LeaseKeepAliveRequest { id }));
         let mut answers = self.lease().lease_keep_alive(requests).await?.into_inner();
         answers
             .message()
@@ -254,14 +263,14 @@ impl Client {
 
     pub async fn alarm(&self, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Status> {
         MaintenanceClient::new(self.channel())
-            .alarm(request)
+            .alarm(self.ask(request))
             .await
             .map(tonic::Response::into_inner)
     }
 
     pub async fn hash_kv(&self, request: pb::HashKvRequest) -> Result<pb::HashKvResponse, Status> {
         MaintenanceClient::new(self.channel())
-            .hash_kv(request)
+            .hash_kv(self.ask(request))
             .await
             .map(tonic::Response::into_inner)
     }
@@ -271,7 +280,11 @@ impl Client {
         &self,
         request: pb::RangeRequest,
     ) -> Result<Vec<pb::RangeStreamResponse>, Status> {
-        let mut stream = self.kv().range_stream(request).await?.into_inner();
+        let mut stream = self
+            .kv()
+            .range_stream(self.ask(request))
+            .await?
+            .into_inner();
         let mut pieces = Vec::new();
         while let Some(piece) = stream.message().await? {
             pieces.push(piece);
@@ -281,7 +294,7 @@ impl Client {
 
     pub async fn member_list(&self, linearizable: bool) -> Result<pb::MemberListResponse, Status> {
         ClusterClient::new(self.channel())
-            .member_list(pb::MemberListRequest { linearizable })
+            .member_list(self.ask(pb::MemberListRequest { linearizable }))
             .await
             .map(tonic::Response::into_inner)
     }
@@ -289,14 +302,13 @@ impl Client {
     /// A stream that carries any number of watches. A server may answer only once it is asked something.
     pub fn watch_stream(&self) -> WatchStream {
         let (requests, receiver) = mpsc::channel(64);
+        let opening = self.ask(ReceiverStream::new(receiver));
         let mut client =
             WatchClient::new(self.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let opening = tokio::spawn(async move {
-            client
-                .watch(ReceiverStream::new(receiver))
-                .await
-                .map(tonic::Response::into_inner)
-        });
+        let opening =
+            tokio::spawn(
+                async move { client.watch(opening).await.map(tonic::Response::into_inner) },
+            );
         WatchStream {
             requests,
             answers: Answers::Opening(opening),

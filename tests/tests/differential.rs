@@ -8,7 +8,7 @@ use std::path::Path;
 use tests::binary;
 use tests::client::Client;
 use tests::cluster::{Cluster, Program};
-use tests::differential::{self, Pair, Script, Session, Step};
+use tests::differential::{self, Pair, Script, Session, Step, Users};
 
 /// A fresh etcd and a fresh server of the kind under test.
 struct Fresh {
@@ -16,10 +16,55 @@ struct Fresh {
     clients: (Client, Client),
 }
 
+/// What a pair is started with, and who asks it.
+#[derive(Clone, Copy)]
+struct Kind {
+    members: usize,
+    users: Users,
+    tokens: &'static [&'static str],
+}
+
+const PLAIN: Kind = Kind {
+    members: 1,
+    users: Users::Nobody,
+    tokens: &[],
+};
+/// No token ends while a script is played.
+const SIMPLE_TOKENS: Kind = Kind {
+    members: 1,
+    users: Users::Many,
+    tokens: &["--auth-token-ttl=100000"],
+};
+const SIGNED_TOKENS: Kind = Kind {
+    members: 1,
+    users: Users::Many,
+    tokens: &[concat!(
+        "--auth-token=jwt,sign-method=HS256,ttl=100000s,priv-key=",
+        env!("CARGO_MANIFEST_DIR"),
+        "/scripts/token.key"
+    )],
+};
+
+impl Kind {
+    fn of_three(self) -> Self {
+        Self { members: 3, ..self }
+    }
+}
+
 impl Fresh {
-    async fn start(members: usize) -> Self {
-        let etcd = Cluster::plan().program(Program::Etcd).start();
-        let under_test = Cluster::plan().members(members).start();
+    async fn start(
+        Kind {
+            members, tokens, ..
+        }: Kind,
+    ) -> Self {
+        let plan = || {
+            let flags = tokens.iter().copied();
+            flags.fold(Cluster::plan(), tests::cluster::Plan::flag)
+        };
+        // etcd's least cost of a hash: what is compared is what it answers.
+        let etcd = plan().program(Program::Etcd).flag("--bcrypt-cost=4");
+        let etcd = etcd.start();
+        let under_test = plan().members(members).start();
         let (etcd, under_test) = tokio::join!(etcd, under_test);
         // In a cluster a follower is asked: what it answers has come the longest way.
         let asked = if members == 1 {
@@ -56,7 +101,7 @@ fn number(variable: &str, default: u64) -> u64 {
     }
 }
 
-async fn compare_random(name: &str, members: usize, operations: u64) {
+async fn compare_random(name: &str, kind: Kind, operations: u64) {
     if binary::etcd_or_skip(name).is_none() {
         return;
     }
@@ -64,9 +109,9 @@ async fn compare_random(name: &str, members: usize, operations: u64) {
     println!("{name}: seed {seed}, {operations} operations");
     let operations = usize::try_from(operations).expect("a number of operations fits");
     let (script, difference) =
-        differential::random(seed, operations, &Fresh::start(members).await).await;
+        differential::random(seed, operations, kind.users, &Fresh::start(kind).await).await;
     if let Some(difference) = difference {
-        let shorter = differential::shrink(&script, || Fresh::start(members)).await;
+        let shorter = differential::shrink(&script, || Fresh::start(kind)).await;
         let directory = binary::workspace().join("target/differential");
         let path = differential::keep(&shorter, &format!("seed-{seed}"), &directory)
             .expect("the script can be written");
@@ -86,7 +131,7 @@ async fn compare_random(name: &str, members: usize, operations: u64) {
 async fn random_operations_are_answered_as_by_etcd() {
     compare_random(
         "differential",
-        1,
+        PLAIN,
         number("SEALKV_DIFFERENTIAL_OPERATIONS", 10_000),
     )
     .await;
@@ -96,7 +141,37 @@ async fn random_operations_are_answered_as_by_etcd() {
 async fn a_follower_answers_as_etcd_does() {
     compare_random(
         "differential over a follower",
-        3,
+        PLAIN.of_three(),
+        number("SEALKV_DIFFERENTIAL_OPERATIONS", 10_000) / 5,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn random_users_are_answered_as_by_etcd() {
+    compare_random(
+        "differential with users",
+        SIMPLE_TOKENS,
+        number("SEALKV_DIFFERENTIAL_OPERATIONS", 10_000) / 2,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn random_users_with_signed_tokens_are_answered_as_by_etcd() {
+    compare_random(
+        "differential with signed tokens",
+        SIGNED_TOKENS,
+        number("SEALKV_DIFFERENTIAL_OPERATIONS", 10_000) / 5,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_follower_answers_random_users_as_etcd_does() {
+    compare_random(
+        "differential with users over a follower",
+        SIMPLE_TOKENS.of_three(),
         number("SEALKV_DIFFERENTIAL_OPERATIONS", 10_000) / 5,
     )
     .await;
@@ -120,7 +195,9 @@ async fn scripts_of_past_differences_are_answered_as_by_etcd() {
         let text = std::fs::read_to_string(path).unwrap();
         let script = Script::parse(&text)
             .unwrap_or_else(|error| panic!("{}: line {}", path.display(), error.line));
-        if let Some(difference) = differential::replay(&script, &Fresh::start(1).await).await {
+        if let Some(difference) =
+            differential::replay(&script, &Fresh::start(SIMPLE_TOKENS).await).await
+        {
             panic!(
                 "{}: etcd (left) and the server (right) differ\n{difference}",
                 path.display()

@@ -79,6 +79,15 @@ async fn a_hash_is_of_a_revision_that_is_there() {
         (3, 4)
     );
     assert_ne!(older.hash, newest.hash);
+    // Nothing was ever there, which is no error to etcd.
+    let before_all = hash_kv(&client, -3).await.unwrap();
+    assert_eq!(
+        (
+            before_all.hash_revision,
+            before_all.header.unwrap().revision
+        ),
+        (-3, 4)
+    );
     let future = "etcdserver: mvcc: required revision is a future revision";
     refused(hash_kv(&client, 5).await, Code::OutOfRange, future);
     client.compact(3).await.unwrap();

@@ -80,6 +80,14 @@ impl Door {
         }
     }
 
+    /// Whether what came with a request names somebody, or nothing came at all.
+    pub fn known(&self, rules: Rules<'_>, identity: &Identity) -> Result<(), Denied> {
+        if !rules.auth.is_enabled() {
+            return Ok(());
+        }
+        self.resolve(rules, identity).map(|_| ())
+    }
+
     /// Who would make the request, if it may.
     fn check(
         &self,

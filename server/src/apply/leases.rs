@@ -4,7 +4,7 @@ use super::{Context, Machine, Poison, Stop, Work, rows};
 use crate::command::{
     LeaseCheckpoint, LeaseExpire, LeaseGrant, LeaseGrantReply, LeaseRevoke, NoEffect, Refusal,
 };
-use crate::lease::lessor::LeaseChange;
+use crate::lease::lessor::{LeaseChange, TTL_SECONDS_MAX};
 use crate::lease::table::{LEASE_BYTES, Lease};
 use crate::mvcc::event::Cause;
 use crate::mvcc::key_range::KeyRange;
@@ -17,6 +17,9 @@ impl Machine {
         grant: &LeaseGrant,
     ) -> Result<LeaseGrantReply, Stop> {
         let LeaseGrant { id, ttl_seconds } = *grant;
+        if ttl_seconds > TTL_SECONDS_MAX {
+            return Err(Refusal::LeaseTtlTooLarge.into());
+        }
         if self.leases.read().contains(id) {
             return Err(Refusal::LeaseExists.into());
         }

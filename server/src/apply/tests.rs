@@ -709,6 +709,7 @@ fn the_end_of_a_lease_without_keys_takes_no_revision() {
     assert_eq!((bench.view().revision, bench.view().stored_bytes), (1, 0));
 }
 
+/// etcd #15247.
 #[test]
 fn a_lease_seen_to_expire_by_a_deposed_leader_lives_on() {
     let mut bench = Bench::new();

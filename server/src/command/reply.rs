@@ -152,6 +152,8 @@ pub enum Refusal {
     LeaseNotFound,
     #[error("lease exists")]
     LeaseExists,
+    #[error("too large lease TTL")]
+    LeaseTtlTooLarge,
     #[error("the revision has been compacted")]
     Compacted,
     #[error("the revision is a future one")]

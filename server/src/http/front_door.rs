@@ -2,7 +2,8 @@
 //! preflight of browsers.
 //!
 //! Promise: a host that is not on the list is told nothing but that; the host of a request over
-//! TLS does not matter, since no page can be made to present another's certificate.
+//! TLS does not matter, since no page can be made to present another's certificate. Who shows a
+//! certificate with a name to the gateway while authentication is on is told that it counts for nothing.
 //!
 //! Source: etcd 3.7.1, `server/embed/serve.go`, `accessController`.
 
@@ -17,9 +18,13 @@ use http::header::{
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
-use super::refusal;
+use super::gateway::{BETA, PREFIX};
+use super::{Node, refusal};
 use crate::config::AllowList;
-use crate::serve::OverTls;
+use crate::serve::{OverTls, TlsClient};
+
+const NAME_IGNORED: &str = "CommonName of client sending a request against gateway will be \
+                            ignored and not used as expected";
 
 /// Who may ask, as far as a browser tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +36,14 @@ pub struct FrontDoor {
 }
 
 impl FrontDoor {
-    pub(super) fn before(self, router: Router) -> Router {
-        router.layer(from_fn_with_state(self, pass))
+    /// `with_gateway`: whether the JSON gateway is among what the router serves.
+    pub(super) fn before<N: Node>(self, router: Router, node: N, with_gateway: bool) -> Router {
+        let guard = Guard {
+            door: self,
+            node,
+            with_gateway,
+        };
+        router.layer(from_fn_with_state(guard, pass))
     }
 
     /// The origin that a browser is told may read the answer.
@@ -46,7 +57,38 @@ impl FrontDoor {
     }
 }
 
-async fn pass(State(door): State<FrontDoor>, request: Request, next: Next) -> Response<Body> {
+#[derive(Clone)]
+struct Guard<N> {
+    door: FrontDoor,
+    node: N,
+    with_gateway: bool,
+}
+
+impl<N: Node> Guard<N> {
+    /// Whether somebody might think that a certificate's name is who the gateway asks as.
+    fn is_misled(&self, request: &Request) -> bool {
+        let path = request.uri().path();
+        let named = || {
+            let client = request.extensions().get::<TlsClient>();
+            let name = client.and_then(|client| client.common_name.as_deref());
+            name.is_some_and(|name| !name.is_empty())
+        };
+        self.with_gateway
+            && (path.starts_with(PREFIX) || path.starts_with(BETA))
+            && named()
+            && self.node.asks_for_names()
+    }
+}
+
+async fn pass<N: Node>(
+    State(guard): State<Guard<N>>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    if guard.is_misled(&request) {
+        return refusal(StatusCode::BAD_REQUEST, NAME_IGNORED);
+    }
+    let door = guard.door;
     let host = host(&request);
     let over_tls = request.extensions().get::<OverTls>().is_some();
     if !over_tls && !door.hosts.allows(&host) {
@@ -159,6 +201,7 @@ fn redirect(target: String) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::tests::Told;
     use axum::routing::any;
     use tower_service::Service as _;
 
@@ -180,7 +223,31 @@ mod tests {
             .header(ORIGIN, "https://a:1")
             .body(Body::empty())
             .unwrap();
-        door.before(page).call(request).await.unwrap()
+        let mut behind = door.before(page, Told::default(), true);
+        behind.call(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_certificates_name_counts_for_nothing_at_the_gateway_and_is_told_so() {
+        let ask = |asks_for_names, path: &'static str, name: &str| {
+            let node = Told {
+                asks_for_names,
+                ..Told::default()
+            };
+            let client = TlsClient {
+                common_name: Some(name.to_owned()),
+            };
+            let page = Router::new().fallback(any(|| async { "page" }));
+            let mut behind = door("*", "*").before(page, node, true);
+            let request = http::Request::builder().uri(path).extension(client);
+            let request = request.body(Body::empty()).unwrap();
+            async move { behind.call(request).await.unwrap().status() }
+        };
+        assert_eq!(ask(true, "/v3/kv/range", "alice").await, 400);
+        assert_eq!(ask(true, "/v3beta/kv/range", "alice").await, 400);
+        assert_eq!(ask(true, "/v3/kv/range", "").await, 200);
+        assert_eq!(ask(true, "/health", "alice").await, 200);
+        assert_eq!(ask(false, "/v3/kv/range", "alice").await, 200);
     }
 
     fn allowed(response: &Response<Body>) -> Option<&str> {

@@ -34,6 +34,7 @@ const NOSNIFF: (HeaderName, HeaderValue) =
 /// Everything on a client port but gRPC; without a gateway, `/v3/` is not there.
 pub fn client_pages<N: Node>(node: N, gateway: Option<Gateway>, door: FrontDoor) -> Router {
     let (variables_of, version_of) = (node.clone(), node.clone());
+    let (door_of, with_gateway) = (node.clone(), gateway.is_some());
     let variables = move |method| variables::page(variables_of.clone(), method);
     let version = move |request| {
         let version = version_of.condition().cluster_version;
@@ -45,7 +46,7 @@ pub fn client_pages<N: Node>(node: N, gateway: Option<Gateway>, door: FrontDoor)
     if let Some(gateway) = gateway {
         router = router.merge(gateway.router());
     }
-    door.before(router.fallback(not_found))
+    door.before(router.fallback(not_found), door_of, with_gateway)
 }
 
 /// What a port of `--listen-metrics-urls` tells.

@@ -16,6 +16,9 @@ pub trait Node: Clone + Send + Sync + 'static {
     fn read(&self, linearizable: bool) -> impl Future<Output = Result<(), Self::ReadError>> + Send;
 
     fn condition(&self) -> Condition;
+
+    /// Whether authentication is on.
+    fn asks_for_names(&self) -> bool;
 }
 
 /// Who the members are, for the peer port's page.

@@ -9,10 +9,11 @@ use super::*;
 use crate::config::AllowList;
 
 #[derive(Clone, Default)]
-struct Told {
-    condition: Arc<Condition>,
-    serializable_error: Option<&'static str>,
-    linearizable_error: Option<&'static str>,
+pub(super) struct Told {
+    pub(super) condition: Arc<Condition>,
+    pub(super) serializable_error: Option<&'static str>,
+    pub(super) linearizable_error: Option<&'static str>,
+    pub(super) asks_for_names: bool,
 }
 
 impl Node for Told {
@@ -29,6 +30,10 @@ impl Node for Told {
 
     fn condition(&self) -> Condition {
         Condition::clone(&self.condition)
+    }
+
+    fn asks_for_names(&self) -> bool {
+        self.asks_for_names
     }
 }
 

@@ -20,10 +20,18 @@ pub struct KvHash {
     pub compact_revision: i64,
 }
 
-/// The hash up to `revision`, 0 for the newest. Reads every meta row: not for an async thread.
+/// The hash up to `revision`, 0 for the newest; below it there is nothing, and as in etcd that is no error. Reads every
+/// meta row: not for an async thread.
 pub fn hash_kv(view: &ReadView, revision: i64) -> Result<KvHash, ReadError> {
     let compact_revision = view.compact_revision;
-    let hash_revision = if revision <= 0 {
+    if revision < 0 {
+        return Ok(KvHash {
+            hash: 0,
+            hash_revision: revision,
+            compact_revision,
+        });
+    }
+    let hash_revision = if revision == 0 {
         view.revision
     } else {
         revision

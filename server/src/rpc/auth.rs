@@ -76,7 +76,7 @@ macro_rules! change {
     ($self:ident, $request:ident, $Response:ident, $body:ident => $change:expr) => {{
         let who = $self.admit(&$request, AtLearner::Refused)?;
         let $body = $request.into_inner();
-        parse::size(&$body, $self.limits.request_bytes_max)?;
+        $self.fits(&who, parse::size(&$body, $self.limits.request_bytes_max))?;
         let header = $self.change_auth(&who, $change).await?;
         Ok(Response::new(pb::$Response { header }))
     }};
@@ -138,7 +138,7 @@ impl Auth for Edge {
     ) -> Result<Response<pb::AuthUserAddResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
         let request = request.into_inner();
-        parse::size(&request, self.limits.request_bytes_max)?;
+        self.fits(&who, parse::size(&request, self.limits.request_bytes_max))?;
         let no_password = request.options.is_some_and(|options| options.no_password);
         let password = if no_password {
             PlainPassword::None
@@ -201,7 +201,7 @@ impl Auth for Edge {
     ) -> Result<Response<pb::AuthUserChangePasswordResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
         let request = request.into_inner();
-        parse::size(&request, self.limits.request_bytes_max)?;
+        self.fits(&who, parse::size(&request, self.limits.request_bytes_max))?;
         let password = if !request.password.is_empty() {
             PlainPassword::Plain(Secret::new(&request.password))
         } else if request.hashed_password.is_empty() {

@@ -29,24 +29,17 @@ pub fn request(bytes: &[u8]) {
         return;
     };
     let limits = Limits::default();
-    match kind % 6 {
+    match kind % 5 {
         0 => with(rest, |it: pb::RangeRequest| parse::range(it).is_ok()),
         1 => with(rest, |it: pb::RangeRequest| parse::range_stream(it).is_ok()),
         2 => with(rest, |it: pb::PutRequest| parse::put(it).is_ok()),
         3 => with(rest, |it: pb::DeleteRangeRequest| {
             parse::delete_range(it).is_ok()
         }),
-        4 => with(rest, |it: pb::TxnRequest| {
+        _ => with(rest, |it: pb::TxnRequest| {
             parse::size(&it, limits.request_bytes_max).is_ok()
                 && parse::txn(it, limits.txn_ops_max)
                     .is_ok_and(|txn| txn.is_read_only() || !txn.is_serializable())
-        }),
-        _ => with(rest, |it: pb::LeaseGrantRequest| {
-            let least = limits.lease_ttl_seconds_min;
-            parse::lease_ttl(it.ttl, least).is_ok_and(|ttl| {
-                assert!(ttl >= least);
-                true
-            })
         }),
     }
 }

@@ -11,6 +11,7 @@ use http::HeaderMap;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
+use super::parse::BadRequest;
 use super::{Edge, status};
 use crate::access::{Caller, Denied, Guarded, Identity, Permitted, Secret, token_index};
 use crate::serve::TlsClient;
@@ -77,6 +78,13 @@ impl Edge {
         drop(view);
         self.replica.read_barrier().await?;
         Ok(self.permit(who, request)?)
+    }
+
+    /// Refuses what is too large. As in etcd a token that is none is named first, and what its user may not do last.
+    pub(super) fn fits(&self, who: &Identity, size: Result<(), BadRequest>) -> Result<(), Status> {
+        let Err(too_large) = size else { return Ok(()) };
+        self.door.known(self.replica.view().rules(), who)?;
+        Err(too_large.into())
     }
 
     /// etcd looks once more after it has read: the rules may have changed meanwhile.

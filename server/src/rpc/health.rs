@@ -1,24 +1,32 @@
 //! gRPC's health service: whoever answers serves, and says otherwise only while a defragmentation
 //! is under way and the feature gate StopGRPCServiceOnDefrag is on.
 //!
-//! Source: etcd 3.7.1, `server/etcdserver/api/v3rpc/health.go`.
+//! Known is the empty name alone. tonic's own service has other words for any other name, and ends
+//! a watch of one that gRPC's rules keep open.
+//!
+//! Source: the gRPC health checking protocol; grpc-go, `health/server.go`; etcd 3.7.1,
+//! `server/etcdserver/api/v3rpc/health.go`.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
-use tonic_health::ServingStatus;
-use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::{HealthReporter, HealthService};
+use futures::{Stream, StreamExt as _, stream};
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::{self, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// All services.
-const ALL: &str = "";
+/// The whole process.
+const EVERYTHING: &str = "";
 
 /// What the health service answers with. Cloning shares it.
 #[derive(Clone, Default)]
 pub struct Health {
-    reporter: HealthReporter,
     stops_on_defrag: bool,
-    defragmentations: Arc<Mutex<u32>>,
+    /// Defragmentations under way that are announced.
+    announced: Arc<watch::Sender<u32>>,
 }
 
 impl Health {
@@ -29,80 +37,115 @@ impl Health {
         }
     }
 
-    pub(super) fn service(&self) -> HealthServer<HealthService> {
-        HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
+    pub(super) fn service(&self) -> HealthServer<Self> {
+        HealthServer::new(self.clone())
     }
 
     /// Runs a defragmentation. One whose client goes away ends its announcement too.
     pub(super) async fn during_defrag<T>(&self, defragment: impl Future<Output = T>) -> T {
-        if !self.stops_on_defrag {
-            return defragment.await;
-        }
-        self.count(|running| running + 1).await;
-        tracing::warn!(
-            service = ALL,
-            status = "NOT_SERVING",
-            reason = "defrag is active",
-            "grpc service status changed"
-        );
-        let again = Again(self.clone());
-        let done = defragment.await;
-        drop(again);
-        done
-    }
-
-    async fn count(&self, change: impl FnOnce(u32) -> u32) {
-        let mut running = self.defragmentations.lock().await;
-        *running = change(*running);
-        let status = match *running {
-            0 => ServingStatus::Serving,
-            _ => ServingStatus::NotServing,
-        };
-        self.reporter.set_service_status(ALL, status).await;
+        let _announced = self.stops_on_defrag.then(|| Announced::begin(self));
+        defragment.await
     }
 }
 
 /// Serves again when it is dropped.
-struct Again(Health);
+struct Announced<'a>(&'a Health);
 
-impl Drop for Again {
-    fn drop(&mut self) {
-        let health = self.0.clone();
-        tokio::spawn(async move {
-            health.count(|running| running.saturating_sub(1)).await;
-            tracing::info!(
-                service = ALL,
-                status = "SERVING",
-                "grpc service status changed"
-            );
+impl<'a> Announced<'a> {
+    fn begin(health: &'a Health) -> Self {
+        health.announced.send_if_modified(|running| {
+            *running += 1;
+            *running == 1
         });
+        tracing::warn!(
+            service = EVERYTHING,
+            status = "NOT_SERVING",
+            reason = "defrag is active",
+            "grpc service status changed"
+        );
+        Self(health)
+    }
+}
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        self.0.announced.send_if_modified(|running| {
+            *running -= 1;
+            *running == 0
+        });
+        tracing::info!(
+            service = EVERYTHING,
+            status = "SERVING",
+            "grpc service status changed"
+        );
+    }
+}
+
+fn told(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse {
+        status: status.into(),
+    }
+}
+
+fn status(announced: u32) -> ServingStatus {
+    match announced {
+        0 => ServingStatus::Serving,
+        _ => ServingStatus::NotServing,
+    }
+}
+
+#[tonic::async_trait]
+impl health_server::Health for Health {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        match request.get_ref().service.as_str() {
+            EVERYTHING => Ok(Response::new(told(status(*self.announced.borrow())))),
+            _ => Err(Status::not_found("unknown service")),
+        }
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let answers: Self::WatchStream = match request.get_ref().service.as_str() {
+            EVERYTHING => {
+                let announced = WatchStream::new(self.announced.subscribe());
+                Box::pin(announced.map(|announced| Ok(told(status(announced)))))
+            }
+            // Said once: no other service comes or goes.
+            _ => {
+                let unknown = stream::iter([Ok(told(ServingStatus::ServiceUnknown))]);
+                Box::pin(unknown.chain(stream::pending()))
+            }
+        };
+        Ok(Response::new(answers))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic::Request;
-    use tonic_health::pb::HealthCheckRequest;
-    use tonic_health::pb::health_check_response::ServingStatus as Answer;
     use tonic_health::pb::health_server::Health as _;
 
-    async fn asked(health: &Health) -> Answer {
-        let service = HealthService::from_health_reporter(health.reporter.clone());
+    async fn asked(health: &Health) -> ServingStatus {
         let request = Request::new(HealthCheckRequest::default());
-        service.check(request).await.unwrap().into_inner().status()
+        health.check(request).await.unwrap().into_inner().status()
     }
 
     #[tokio::test]
     async fn a_defragmentation_is_announced_only_if_the_gate_is_on() {
-        for (stops, expected) in [(false, Answer::Serving), (true, Answer::NotServing)] {
+        use ServingStatus::{NotServing, Serving};
+        for (stops, expected) in [(false, Serving), (true, NotServing)] {
             let health = Health::new(stops);
-            assert_eq!(asked(&health).await, Answer::Serving);
+            assert_eq!(asked(&health).await, Serving);
             let during = health.during_defrag(async { asked(&health).await }).await;
             assert_eq!(during, expected);
-            while asked(&health).await != Answer::Serving {
-                tokio::task::yield_now().await;
-            }
+            assert_eq!(asked(&health).await, Serving);
         }
     }
 }

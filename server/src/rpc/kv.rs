@@ -64,8 +64,10 @@ impl Kv for Edge {
     ) -> Result<Response<pb::PutResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
         let request = request.into_inner();
-        parse::size(&request, self.limits.request_bytes_max)?;
-        let plain = self.permit_write(&who, parse::put(request)?).await?;
+        let size = parse::size(&request, self.limits.request_bytes_max);
+        let put = parse::put(request)?;
+        self.fits(&who, size)?;
+        let plain = self.permit_write(&who, put).await?;
         let prev_kv = plain.request().prev_kv;
         let seal = |view: &ReadView, plain: &PlainPut| sealing::put(&self.sealer, view, plain);
         let (reply, view) = self.write::<_, Put>(&plain, seal).await?;
@@ -81,10 +83,10 @@ impl Kv for Edge {
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
         let request = request.into_inner();
-        parse::size(&request, self.limits.request_bytes_max)?;
-        let plain = self
-            .permit_write(&who, parse::delete_range(request)?)
-            .await?;
+        let size = parse::size(&request, self.limits.request_bytes_max);
+        let delete = parse::delete_range(request)?;
+        self.fits(&who, size)?;
+        let plain = self.permit_write(&who, delete).await?;
         let same = |_: &ReadView, delete: &DeleteRange| Ok(delete.clone());
         let (reply, view) = self.write::<_, DeleteRange>(&plain, same).await?;
         let revision = reply.revision;
@@ -102,7 +104,7 @@ impl Kv for Edge {
     ) -> Result<Response<pb::TxnResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
         let request = request.into_inner();
-        let fits = parse::size(&request, self.limits.request_bytes_max);
+        let size = parse::size(&request, self.limits.request_bytes_max);
         let plain = parse::txn(request, self.limits.txn_ops_max)?;
         let (turn, (mut response, revision)) = if plain.is_read_only() {
             self.read_point(plain.is_serializable()).await?;
@@ -110,7 +112,7 @@ impl Kv for Edge {
             let turn = self.limits.answers.enter(small).await?;
             (turn, self.read_only_txn(self.permit(&who, plain)?).await?)
         } else {
-            fits?;
+            self.fits(&who, size)?;
             self.write_txn(self.permit_write(&who, plain).await?)
                 .await?
         };

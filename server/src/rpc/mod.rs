@@ -116,8 +116,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Every service, with etcd's bounds on messages. Health is that of the process, as in etcd:
-    /// whoever answers serves.
+    /// Every service, with etcd's bounds on messages.
     #[must_use]
     pub fn services(&self, plugins: Option<PluginsService>) -> Routes {
         let received = self

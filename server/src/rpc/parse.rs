@@ -12,7 +12,6 @@ use proto::etcdserverpb::request_op::Request as PbOp;
 
 use super::intervals;
 use crate::command::{CompareResult, CompareTarget, DeleteRange};
-use crate::lease::lessor::TTL_SECONDS_MAX;
 use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::read::{RangeFilter, RangeQuery, SortOrder, SortTarget};
 
@@ -36,8 +35,6 @@ pub enum BadRequest {
     InvalidSortOption,
     #[error("request is too large")]
     RequestTooLarge,
-    #[error("too large lease TTL")]
-    LeaseTtlTooLarge,
     #[error("RangeStream does not support custom sort orders")]
     StreamSortOrder,
     #[error("RangeStream does not support revision filters")]
@@ -263,14 +260,6 @@ fn compare(compare: pb::Compare) -> Option<PlainCompare> {
 
 fn number(target: fn(i64) -> CompareTarget, operand: i64) -> PlainTarget {
     PlainTarget::Number(target(operand))
-}
-
-/// The TTL to grant: raised to the least one.
-pub(super) fn lease_ttl(ttl_seconds: i64, ttl_seconds_min: i64) -> Result<i64, BadRequest> {
-    if ttl_seconds > TTL_SECONDS_MAX {
-        return Err(BadRequest::LeaseTtlTooLarge);
-    }
-    Ok(ttl_seconds.max(ttl_seconds_min))
 }
 
 impl PlainTxn {

@@ -95,7 +95,6 @@ impl From<BadRequest> for Status {
             BadRequest::DuplicateKey => invalid("etcdserver: duplicate key given in txn request"),
             BadRequest::InvalidSortOption => invalid("etcdserver: invalid sort option"),
             BadRequest::RequestTooLarge => invalid("etcdserver: request is too large"),
-            BadRequest::LeaseTtlTooLarge => Status::out_of_range("etcdserver: too large lease TTL"),
             BadRequest::StreamSortOrder => {
                 Status::unimplemented("RangeStream does not support custom sort orders")
             }
@@ -284,6 +283,7 @@ fn refused(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::KeyNotFound => BadRequest::KeyNotFound.into(),
         Refusal::LeaseNotFound => Status::not_found(LEASE_NOT_FOUND),
+        Refusal::LeaseTtlTooLarge => Status::out_of_range("etcdserver: too large lease TTL"),
         Refusal::LeaseExists => Status::failed_precondition("etcdserver: lease already exists"),
         Refusal::Compacted => Status::out_of_range(COMPACTED),
         Refusal::FutureRevision => {

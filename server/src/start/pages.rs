@@ -34,6 +34,10 @@ impl http::Node for PagesNode {
         Ok(())
     }
 
+    fn asks_for_names(&self) -> bool {
+        self.edge.replica.view().auth.is_enabled()
+    }
+
     fn condition(&self) -> http::Condition {
         let status = self.edge.replica.status();
         let view = self.edge.replica.view();

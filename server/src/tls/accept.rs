@@ -33,9 +33,12 @@ const LEFT_BYTES_MAX: u64 = 64 * 1024;
 pub struct ServerTls {
     source: Arc<Source<ServerConfig>>,
     check_client_address: bool,
+    /// As in etcd a certificate says who asks only where the operator wants it to (`--client-cert-auth`), not wherever
+    /// one must be shown.
+    names_clients: bool,
 }
 
-/// Who is behind a connection: its client showed a certificate that was verified.
+/// Who is behind a connection: its client showed a certificate that was verified and that says who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsClient {
     pub common_name: Option<String>,
@@ -45,7 +48,7 @@ pub struct TlsClient {
 #[derive(Debug)]
 pub struct Secured<S> {
     pub stream: TlsStream<S>,
-    /// `None`: no certificate was asked for.
+    /// `None`: no certificate was asked for, or it does not say who asks.
     pub client: Option<TlsClient>,
 }
 
@@ -90,11 +93,13 @@ impl ServerTls {
         paths.extend(settings.trusted_ca.clone());
         paths.extend(settings.crl.clone());
         let check_client_address = settings.check_client_address;
+        let names_clients = settings.client_cert_auth;
         let settings = settings.clone();
         let make = move |files: &Files| config(&settings, &pair, files);
         Ok(Self {
             source: Source::load("a TLS listener", paths, make)?,
             check_client_address,
+            names_clients,
         })
     }
 
@@ -143,7 +148,7 @@ impl ServerTls {
                 .await
                 .map_err(|error| refused(server_name)(error.into()))?;
         }
-        let client = shown.map(|leaf| TlsClient {
+        let client = shown.filter(|_| self.names_clients).map(|leaf| TlsClient {
             common_name: leaf.common_name,
         });
         Ok(Secured { stream, client })

@@ -1,5 +1,7 @@
 //! Random steps over few keys, few leases and few values, so that they meet.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::alarm_request::AlarmAction;
@@ -23,13 +25,22 @@ const WATCHES: u32 = 8;
 const DEPTH: usize = 3;
 
 pub struct Generator {
-    rng: StdRng,
+    pub(super) rng: StdRng,
     revision: i64,
+    /// Where compactions were asked for.
+    compacted: BTreeSet<i64>,
+    /// Then no range ends before its key and no alarm is raised: `normalise.rs` says why.
+    pub(super) with_users: bool,
 }
 
 impl Generator {
     pub fn new(rng: StdRng) -> Self {
-        Self { rng, revision: 1 }
+        Self {
+            rng,
+            revision: 1,
+            compacted: BTreeSet::new(),
+            with_users: false,
+        }
     }
 
     /// The next step, given the newest revision that was seen.
@@ -64,22 +75,20 @@ impl Generator {
                 id: self.lease(),
                 ttl: 9_000_000_001,
             }),
-            945..951 => Step::HashKv(pb::HashKvRequest {
-                // Below zero etcd hashes nothing and tells the number back.
-                revision: self.some_revision().max(0),
-            }),
+            945..951 => Step::HashKv(self.hash_kv()),
             951..954 => Step::Status,
             954..956 => Step::Members(pb::MemberListRequest {
                 linearizable: self.rng.random(),
             }),
             956..963 => Step::Talk(self.talk()),
-            963..965 => Step::Alarm(self.alarm(AlarmAction::Deactivate)),
-            965..967 => Step::Alarm(self.alarm(AlarmAction::Get)),
+            963..970 => Step::Alarm(self.alarm(AlarmAction::Deactivate)),
+            970..972 => Step::Alarm(self.alarm(AlarmAction::Get)),
+            972 if !self.with_users => Step::Alarm(self.alarm(AlarmAction::Activate)),
             _ => Step::Sync,
         }
     }
 
-    fn one_of(&mut self, choices: &'static [&'static str]) -> Bytes {
+    pub(super) fn one_of(&mut self, choices: &'static [&'static str]) -> Bytes {
         Bytes::from_static(choices[self.rng.random_range(0..choices.len())].as_bytes())
     }
 
@@ -97,6 +106,16 @@ impl Generator {
             Bytes::new()
         } else {
             self.one_of(&ENDS)
+        }
+    }
+
+    /// A key and where a range from it ends.
+    fn span(&mut self) -> (Bytes, Bytes) {
+        let (key, end) = (self.key(), self.end());
+        let inverted = end <= key && end.as_ref() != b"\0";
+        match self.with_users && inverted {
+            true => (key, Bytes::new()),
+            false => (key, end),
         }
     }
 
@@ -144,9 +163,10 @@ impl Generator {
     }
 
     fn range(&mut self) -> pb::RangeRequest {
+        let (key, range_end) = self.span();
         let mut request = pb::RangeRequest {
-            key: self.key(),
-            range_end: self.end(),
+            key,
+            range_end,
             ..Default::default()
         };
         if self.rng.random_bool(0.3) {
@@ -180,9 +200,10 @@ impl Generator {
     }
 
     fn delete(&mut self) -> pb::DeleteRangeRequest {
+        let (key, range_end) = self.span();
         pb::DeleteRangeRequest {
-            key: self.key(),
-            range_end: self.end(),
+            key,
+            range_end,
             prev_kv: self.rng.random_bool(0.5),
         }
     }
@@ -192,10 +213,21 @@ impl Generator {
             0 => self.some_revision(),
             _ => (self.revision - self.rng.random_range(0..40)).max(0),
         };
+        self.compacted.insert(revision);
         pb::CompactionRequest {
             revision,
             physical: self.rng.random(),
         }
+    }
+
+    /// Not at a revision that was compacted to: `normalise.rs` says why.
+    fn hash_kv(&mut self) -> pb::HashKvRequest {
+        let revision = self.some_revision();
+        let revision = match self.compacted.contains(&revision) {
+            true => self.revision,
+            false => revision,
+        };
+        pb::HashKvRequest { revision }
     }
 
     fn watch(&mut self) -> pb::WatchCreateRequest {
@@ -204,9 +236,10 @@ impl Generator {
         } else {
             self.some_revision()
         };
+        let (key, range_end) = self.span();
         let mut request = pb::WatchCreateRequest {
-            key: self.key(),
-            range_end: self.end(),
+            key,
+            range_end,
             start_revision,
             ..Default::default()
         };
@@ -220,12 +253,16 @@ impl Generator {
         request
     }
 
-    /// Raised by hand-written scripts alone: what is wrong whatever the state, sealkv says before it looks at alarms.
-    fn alarm(&self, action: AlarmAction) -> pb::AlarmRequest {
+    /// Of a member that is none, as etcd lets it be raised.
+    fn alarm(&mut self, action: AlarmAction) -> pb::AlarmRequest {
+        let alarm = match self.rng.random_range(0..3) {
+            0 => pb::AlarmType::Corrupt,
+            _ => pb::AlarmType::Nospace,
+        };
         pb::AlarmRequest {
             action: action.into(),
             member_id: 0,
-            alarm: pb::AlarmType::Corrupt.into(),
+            alarm: alarm.into(),
         }
     }
 
@@ -291,15 +328,15 @@ impl Generator {
             _ => TargetUnion::Lease(self.rng.random_range(0..=LEASES)),
         };
         let union = (!self.rng.random_bool(0.03)).then_some(union);
-        let range_end = if self.rng.random_bool(0.3) {
-            self.end()
+        let (key, range_end) = if self.rng.random_bool(0.3) {
+            self.span()
         } else {
-            Bytes::new()
+            (self.key(), Bytes::new())
         };
         pb::Compare {
             result: self.rng.random_range(0..4),
             target,
-            key: self.key(),
+            key,
             range_end,
             target_union: union,
         }

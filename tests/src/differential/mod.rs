@@ -3,8 +3,10 @@
 //! Operations come from a seed or from a script. Revisions, lease ids and watches are part of a script,
 //! so it means the same on every fresh server. What may differ stands in `normalise.rs` and nowhere else.
 
+mod auth;
 mod gateway;
 mod generate;
+mod generate_auth;
 mod normalise;
 mod play;
 mod script;
@@ -54,20 +56,41 @@ pub trait Pair {
     fn players(&self) -> (Self::Player, Self::Player);
 }
 
+/// Who asks in a random script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Users {
+    /// Authentication is off.
+    Nobody,
+    /// It is turned on, and users come, change and go.
+    Many,
+}
+
 /// Plays random operations against a pair and returns the script that was played.
 pub async fn random(
     seed: u64,
     operations: usize,
+    users: Users,
     pair: &impl Pair,
 ) -> (Script, Option<Difference>) {
     let mut generator = Generator::new(StdRng::seed_from_u64(seed));
+    generator.with_users = users == Users::Many;
     let (mut left, mut right) = pair.players();
     let mut script = Script::default();
+    let mut first = match users {
+        Users::Nobody => Vec::new(),
+        Users::Many => Generator::first_users(),
+    }
+    .into_iter();
     while script.steps.len() <= operations {
         let step = if script.steps.len() == operations {
             Step::Sync
+        } else if let Some(step) = first.next() {
+            step
         } else {
-            generator.step(left.revision())
+            match users {
+                Users::Nobody => generator.step(left.revision()),
+                Users::Many => generator.step_as_somebody(left.revision()),
+            }
         };
         script.steps.push(step.clone());
         if let Some(difference) = both(&mut left, &mut right, script.steps.len() - 1, step).await {

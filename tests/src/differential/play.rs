@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use proto::etcdserverpb as pb;
+use proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::mvccpb::Event;
 use tonic::Status;
 
 use super::Player;
+use super::auth::{AuthCall, Tokens, Who};
 use super::normalise::{self, Answer};
 use super::script::Step;
 use crate::check::watch;
@@ -26,6 +29,8 @@ pub struct Session {
     /// The newest revision any answer had.
     revision: i64,
     watches: BTreeMap<u32, Watch>,
+    tokens: Tokens,
+    asks_as: Who,
 }
 
 struct Watch {
@@ -44,6 +49,8 @@ impl Session {
             client,
             revision: 1,
             watches: BTreeMap::new(),
+            tokens: Tokens::default(),
+            asks_as: Who::Nobody,
         }
     }
 
@@ -79,7 +86,7 @@ impl Session {
                 let answer = self
                     .client
                     .kv()
-                    .compact(*request)
+                    .compact(self.client.ask(*request))
                     .await
                     .map(tonic::Response::into_inner);
                 let answer = self.answered(answer, |response| &mut response.header);
@@ -89,7 +96,7 @@ impl Session {
                 let answer = self
                     .client
                     .lease()
-                    .lease_grant(*request)
+                    .lease_grant(self.client.ask(*request))
                     .await
                     .map(tonic::Response::into_inner);
                 self.answered(answer, |response| &mut response.header)
@@ -122,6 +129,24 @@ impl Session {
             Step::Members(request) => {
                 let answer = self.client.member_list(request.linearizable).await;
                 Answer::of_result(answer.map(normalise::members))
+            }
+            Step::Defragment => {
+                let request = self.client.ask(pb::DefragmentRequest {});
+                let answer = self.maintenance().defragment(request).await;
+                Answer::of_result(answer.map(tonic::Response::into_inner))
+            }
+            Step::Hash => {
+                let request = self.client.ask(pb::HashRequest {});
+                let answer = self.maintenance().hash(request).await;
+                Answer::of_result(answer.map(|response| normalise::hash(response.into_inner())))
+            }
+            Step::Snapshot => Answer::of_result(self.snapshot().await),
+            Step::Auth(call) => self.auth(call).await,
+            Step::LogIn { slot, request } => self.tokens.log_in(&self.client, *slot, request).await,
+            Step::Become(who) => {
+                self.asks_as = who.clone();
+                self.client = self.client.with_token(self.tokens.of(who));
+                Answer::default()
             }
             Step::Talk(requests) => self.talk(requests).await,
             Step::Watch { slot, create } => self.watch(*slot, create).await,
@@ -171,6 +196,38 @@ impl Session {
         answer
     }
 
+    fn maintenance(&self) -> MaintenanceClient<tonic::transport::Channel> {
+        MaintenanceClient::new(self.client.channel())
+    }
+
+    /// Whether it ends with a checksum, and nothing of what is in it.
+    async fn snapshot(&self) -> Result<bool, Status> {
+        let request = self.client.ask(pb::SnapshotRequest {});
+        let mut pieces = self.maintenance().snapshot(request).await?.into_inner();
+        let mut length = 0;
+        while let Some(piece) = pieces.message().await? {
+            length += piece.blob.len();
+        }
+        Ok(length % 512 == 32)
+    }
+
+    /// A change may end watches here that etcd lets go on, so all of them end before it.
+    async fn auth(&mut self, call: &AuthCall) -> Answer {
+        let told = match call.changes() {
+            true => self.sync().await,
+            false => Vec::new(),
+        };
+        if call.changes() {
+            self.watches.clear();
+        }
+        let answer = call.ask(&self.client).await;
+        if let Some(name) = call.ends_tokens_of() {
+            self.tokens.forget_signed(name);
+            self.client = self.client.with_token(self.tokens.of(&self.asks_as));
+        }
+        Answer::of(&(told, answer))
+    }
+
     /// What a server says of creating and cancelling, up to the watch that is created last.
     async fn talk(&self, requests: &[pb::WatchRequest]) -> Answer {
         let mut stream = self.client.watch_stream();
@@ -184,11 +241,16 @@ impl Session {
                 ..Default::default()
             })
             .await;
+        let creates = |request: &&pb::WatchRequest| {
+            matches!(request.request_union, Some(RequestUnion::CreateRequest(_)))
+        };
+        // Each is told to be created, even one that is refused.
+        let mut uncreated = requests.iter().filter(creates).count() + 1;
         let mut told = Vec::new();
-        loop {
+        while uncreated > 0 {
             match stream.next().await {
-                Ok(message) if message.watch_id == LAST_WATCH => return Answer::of(&told),
                 Ok(mut message) if message.created || message.canceled => {
+                    uncreated -= usize::from(message.created);
                     normalise::header(&mut message.header);
                     told.push(message);
                 }
@@ -197,6 +259,7 @@ impl Session {
                 Err(status) => return Answer::of(&(told, status.code(), status.message())),
             }
         }
+        Answer::of(&told)
     }
 
     async fn sync(&mut self) -> Vec<(u32, Told)> {

@@ -6,6 +6,8 @@ use std::ops::Range;
 use prost::Message;
 use proto::etcdserverpb as pb;
 
+use super::auth::{AuthCall, Who};
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     Put(pb::PutRequest),
@@ -23,6 +25,18 @@ pub enum Step {
     Status,
     HashKv(pb::HashKvRequest),
     Members(pb::MemberListRequest),
+    Defragment,
+    Hash,
+    /// Asked for and read to its end.
+    Snapshot,
+    Auth(AuthCall),
+    /// Keeps the token under a name of the script's.
+    LogIn {
+        slot: u32,
+        request: pb::AuthenticateRequest,
+    },
+    /// From now on everything is asked as somebody.
+    Become(Who),
     /// Says all of it on one watch stream; what the server answers of creating and cancelling is compared.
     Talk(Vec<pb::WatchRequest>),
     /// Opens a watch on a stream of its own, under a name of the script's.
@@ -67,6 +81,17 @@ impl Step {
             Self::Status => ("status", None, Vec::new()),
             Self::HashKv(request) => ("hash-kv", None, request.encode_to_vec()),
             Self::Members(request) => ("members", None, request.encode_to_vec()),
+            Self::Defragment => ("defragment", None, Vec::new()),
+            Self::Hash => ("hash", None, Vec::new()),
+            Self::Snapshot => ("snapshot", None, Vec::new()),
+            Self::Auth(call) => {
+                let (word, bytes) = call.words();
+                (word, None, bytes)
+            }
+            Self::LogIn { slot, request } => ("log-in", Some(*slot), request.encode_to_vec()),
+            Self::Become(Who::Nobody) => ("as-nobody", None, Vec::new()),
+            Self::Become(Who::Text(text)) => ("as-text", None, text.clone().into_bytes()),
+            Self::Become(Who::LoggedIn(slot)) => ("as", Some(*slot), Vec::new()),
             Self::Talk(requests) => ("talk", None, delimited(requests)),
             Self::Watch { slot, create } => ("watch", Some(*slot), create.encode_to_vec()),
             Self::Unwatch { slot } => ("unwatch", Some(*slot), Vec::new()),
@@ -100,6 +125,16 @@ impl Step {
             "status" => Self::Status,
             "hash-kv" => Self::HashKv(decoded(&bytes(word())?)?),
             "members" => Self::Members(decoded(&bytes(word())?)?),
+            "defragment" => Self::Defragment,
+            "hash" => Self::Hash,
+            "snapshot" => Self::Snapshot,
+            "log-in" => Self::LogIn {
+                slot: word()?.parse().ok()?,
+                request: decoded(&bytes(word())?)?,
+            },
+            "as-nobody" => Self::Become(Who::Nobody),
+            "as-text" => Self::Become(Who::Text(String::from_utf8(bytes(word())?).ok()?)),
+            "as" => Self::Become(Who::LoggedIn(word()?.parse().ok()?)),
             "talk" => Self::Talk(undelimited(&bytes(word())?)?),
             "watch" => Self::Watch {
                 slot: word()?.parse().ok()?,
@@ -109,7 +144,7 @@ impl Step {
                 slot: word()?.parse().ok()?,
             },
             "sync" => Self::Sync,
-            _ => return None,
+            call => Self::Auth(AuthCall::parse(call, &bytes(word())?)?),
         })
     }
 }
@@ -213,6 +248,21 @@ mod tests {
                 },
             ]),
             Step::Status,
+            Step::Auth(AuthCall::UserGet(pb::AuthUserGetRequest {
+                name: "alice".into(),
+            })),
+            Step::LogIn {
+                slot: 1,
+                request: pb::AuthenticateRequest {
+                    name: "alice".into(),
+                    password: "right".into(),
+                },
+            },
+            Step::Become(Who::LoggedIn(1)),
+            Step::Become(Who::Text("garbage".into())),
+            Step::Become(Who::Text(String::new())),
+            Step::Become(Who::Nobody),
+            Step::Snapshot,
             Step::Sync,
         ];
         let script = Script { steps };

@@ -7,7 +7,7 @@ use std::path::Path;
 use proto::etcdserverpb as pb;
 use tests::binary;
 use tests::cluster::{Cluster, Program};
-use tests::differential::{self, Gateway, Pair, Script, Step};
+use tests::differential::{self, Gateway, Pair, Script, Step, Users};
 
 /// A fresh etcd and a fresh server of the kind under test.
 struct Fresh {
@@ -58,7 +58,7 @@ async fn compare_random(test: &str, members: usize, operations: u64) {
     println!("{test}: seed {seed}, {operations} operations");
     let operations = usize::try_from(operations).expect("a number of operations fits");
     let pair = Fresh::start(members).await;
-    let (script, difference) = differential::random(seed, operations, &pair).await;
+    let (script, difference) = differential::random(seed, operations, Users::Nobody, &pair).await;
     drop(pair);
     if let Some(difference) = difference {
         let shorter = differential::shrink(&script, || Fresh::start(members)).await;

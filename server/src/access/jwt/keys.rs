@@ -14,6 +14,7 @@ use aws_lc_rs::signature::{
 };
 use aws_lc_rs::{hmac, rsa};
 use rustls::pki_types::pem::{PemObject as _, SectionKind};
+use x509_parser::pem::Pem;
 
 use super::method::{Family, Method};
 
@@ -171,11 +172,12 @@ impl Signer {
 
 /// Out of a public key or a certificate, in the form that verifying takes.
 fn public_key(family: &Family, pem: &[u8]) -> Result<Vec<u8>, KeyError> {
-    let sections = sections(pem);
-    let mut infos = sections.iter().filter_map(|(kind, der)| match kind {
-        SectionKind::PublicKey => Some(der.clone()),
-        SectionKind::Certificate => {
-            let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    // Not by `sections`, which passes over what RFC 8017 calls an RSA PUBLIC KEY.
+    let blocks = Pem::iter_from_buffer(pem).filter_map(Result::ok);
+    let mut infos = blocks.filter_map(|block| match (block.label.as_str(), family) {
+        ("PUBLIC KEY", _) | ("RSA PUBLIC KEY", Family::Rsa(..)) => Some(block.contents),
+        ("CERTIFICATE", _) => {
+            let certificate = block.parse_x509().ok()?;
             Some(certificate.public_key().raw.to_vec())
         }
         _ => None,

@@ -67,6 +67,32 @@ fn every_method_signs_and_verifies_with_either_key() {
     }
 }
 
+/// RFC 8017's form of an RSA public key, as `openssl rsa -RSAPublicKey_out` writes it.
+#[test]
+fn a_public_key_may_stand_alone_without_its_algorithm() {
+    let directory = tempfile::tempdir().unwrap();
+    let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+    let bare = base64::engine::general_purpose::STANDARD.encode(pair.public_key_raw());
+    let lines: Vec<&str> = bare
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    let public = format!(
+        "-----BEGIN RSA PUBLIC KEY-----\n{}\n-----END RSA PUBLIC KEY-----\n",
+        lines.join("\n")
+    );
+    write(directory.path(), &(pair.serialize_pem(), Some(public)));
+    for name in ["RS256", "RS512", "PS384"] {
+        let of = |private| options(directory.path(), method(name), private, true);
+        let token = JwtTokens::open(of(true)).unwrap().sign("alice", 7).unwrap();
+        let checking = JwtTokens::open(of(false)).unwrap();
+        assert_eq!(checking.check(&secret(&token)), Some(("alice".into(), 7)));
+    }
+    let opened = JwtTokens::open(options(directory.path(), method("ES256"), false, true));
+    assert!(matches!(opened.err(), Some(KeyError::BadPublic)));
+}
+
 #[test]
 fn keys_that_do_not_belong_together_are_refused() {
     let directory = tempfile::tempdir().unwrap();

@@ -37,9 +37,9 @@ use crate::shutdown::Shutdown;
 use call::{Answers, Call};
 use routes::Kind;
 
-const PREFIX: &str = "/v3/";
+pub(super) const PREFIX: &str = "/v3/";
 /// Older clients' prefix.
-const BETA: &str = "/v3beta/";
+pub(super) const BETA: &str = "/v3beta/";
 
 /// The gateway of a member. Cloning shares it.
 #[derive(Debug, Clone)]

@@ -593,6 +593,7 @@ fn a_full_disk_leaves_the_segment_in_use_writable() {
     assert_eq!(rig.acknowledged.load(Ordering::SeqCst), 5);
 }
 
+/// etcd #14370.
 #[test]
 fn nothing_is_acknowledged_before_its_sync_has_returned() {
     let disk = MemoryDisk::default();

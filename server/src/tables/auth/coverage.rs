@@ -71,17 +71,18 @@ impl Coverage {
             .is_some_and(|it| it.end.as_ref().is_none_or(|end| key < &end[..]))
     }
 
-    /// A range that is the wrong way round has no keys, and nobody is given it.
+    /// A range that is the wrong way round has no keys; as in etcd whoever is given its first key is given it.
     #[must_use]
     pub fn covers(&self, range: &KeyRange) -> bool {
         if let Some(key) = range.as_single() {
             return self.covers_key(key);
         }
+        if range.is_empty() {
+            return self.covers_key(range.key());
+        }
         let wanted = Interval::of(range);
-        !range.is_empty()
-            && self
-                .starting_at_or_before(&wanted.start)
-                .is_some_and(|it| !ends_before(it.end.as_ref(), wanted.end.as_ref()))
+        self.starting_at_or_before(&wanted.start)
+            .is_some_and(|it| !ends_before(it.end.as_ref(), wanted.end.as_ref()))
     }
 
     fn starting_at_or_before(&self, key: &[u8]) -> Option<&Interval> {
@@ -137,9 +138,10 @@ mod tests {
     }
 
     #[test]
-    fn an_inverted_range_is_given_to_nobody() {
-        let all = Coverage::of(&[KeyRange::all()]);
-        assert!(!all.covers(&range(b"b", b"a")));
+    fn an_inverted_range_gives_nothing_and_is_given_with_its_key() {
+        let some = Coverage::of(&[range(b"b", b"c")]);
+        assert!(some.covers(&range(b"b", b"a")) && some.covers(&range(b"b", b"b")));
+        assert!(!some.covers(&range(b"c", b"b")));
         assert_eq!(Coverage::of(&[range(b"b", b"a")]), Coverage::default());
     }
 
@@ -179,7 +181,11 @@ mod tests {
                 prop_assert_eq!(merged.covers_key(key), given(key), "{:?}", key);
             }
             let mut wanted = keys.iter().filter(|key| asked.contains(key)).peekable();
-            let expected = wanted.peek().is_some() && wanted.all(|key| given(key));
+            let expected = if wanted.peek().is_some() {
+                wanted.all(|key| given(key))
+            } else {
+                given(asked.key())
+            };
             prop_assert_eq!(merged.covers(&asked), expected);
         }
     }
