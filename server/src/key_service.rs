@@ -187,9 +187,7 @@ impl KeyService {
                     id => self.ask_leader(id, prefix, rotate).await,
                 };
                 match index {
-                    Err(MintError::NotLeader) => {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
+                    Err(MintError::NotLeader) => consensus.leader_may_have_changed().await?,
                     Err(error) => return Err(error),
                     Ok(index) => return Ok(consensus.applied_at_least(index).await?),
                 }

@@ -89,6 +89,7 @@ fn run(config: Config) -> ExitCode {
             "peers talk without TLS: whoever reaches this address reads key names and may take part"
         );
     }
+    server::serve::raise_file_limit();
     let shutdown = Shutdown::new();
     let ended = start::run(config, shutdown.clone());
     if let Err(error) = ended {

@@ -131,6 +131,12 @@ pub trait Replica: Send + Sync + 'static {
     /// Returns once this member has applied whatever was committed anywhere before the call.
     fn read_barrier(&self) -> Pending<'_, Result<(), ReadIndexError>>;
 
+    /// Returns once this member has applied the entry at this index.
+    fn has_applied(&self, index: u64) -> Pending<'_, ()>;
+
+    /// Returns once this member knows a leader, or knows none.
+    fn has_leader(&self, known: bool) -> Pending<'_, ()>;
+
     /// The newest view of what this member has applied.
     fn view(&self) -> Arc<ReadView>;
 

@@ -11,10 +11,13 @@ mod handshakes;
 mod listener;
 mod opening;
 mod pings;
+mod room;
 mod workers;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
@@ -23,6 +26,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,6 +46,7 @@ use handshakes::Handshakes;
 pub use listener::{Accepted, ListenError, Listener, Security, listen};
 use opening::{Opened, Protocol};
 use pings::{Counted, OpenStreams};
+pub use room::{clients_max, raise_file_limit};
 pub use workers::Workers;
 
 /// Streams that a client resets before they were looked at. A burst of cancelled calls is
@@ -63,6 +68,8 @@ pub struct Services {
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub concurrent_streams_max: u32,
+    /// Of one listener at once.
+    pub connections_max: usize,
     pub keepalive: Keepalive,
     /// The least time between a client's pings; none if they are not counted.
     pub ping_interval_min: Option<Duration>,
@@ -114,6 +121,7 @@ impl Limits {
     pub fn new(concurrent_streams_max: u32, keepalive: Keepalive) -> Self {
         Self {
             concurrent_streams_max,
+            connections_max: Semaphore::MAX_PERMITS,
             keepalive,
             ping_interval_min: None,
             opening_timeout: Duration::from_secs(30),
@@ -129,6 +137,13 @@ impl Limits {
     pub fn with_ping_interval_min(self, interval: Duration) -> Self {
         Self {
             ping_interval_min: Some(interval),
+            ..self
+        }
+    }
+
+    pub fn with_connections_max(self, connections_max: usize) -> Self {
+        Self {
+            connections_max,
             ..self
         }
     }
@@ -250,11 +265,16 @@ pub async fn run(
     let connections = TaskTracker::new();
     let handshakes = Handshakes::at_most(limits.handshakes_max);
     let cut = CancellationToken::new();
+    let places = Arc::new(Semaphore::new(limits.connections_max));
     loop {
-        let accepted = tokio::select! {
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
             biased;
             () = shutdown.begun() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept => accepted,
         };
         let accepted = match accepted {
             Ok(accepted) => accepted,
@@ -273,7 +293,10 @@ pub async fn run(
             shutdown: shutdown.clone(),
             cut: cut.clone(),
         };
-        workers.spawn(connections.track_future(connection.serve(accepted)));
+        workers.spawn(connections.track_future(async move {
+            let _place = place;
+            connection.serve(accepted).await;
+        }));
     }
     // From here on new clients are refused by the operating system.
     drop(listener);
@@ -392,7 +415,8 @@ impl Connection {
                 }
             };
         };
-        match self.handshake(&tls, stream, remote).await? {
+        // Its own allocation, which is gone when the handshake is done.
+        match Box::pin(self.handshake(&tls, stream, remote)).await? {
             Handshaken::Gone => Ok(()),
             Handshaken::Plain(protocol, stream) if plain => {
                 self.serve_http(protocol, stream, Who::plain(address)).await
@@ -467,7 +491,20 @@ impl Connection {
         }
     }
 
-    async fn serve_http<S>(
+    /// Boxed, so that an idle connection takes no more than its own kind of stream needs.
+    fn serve_http<S>(
+        self,
+        protocol: Protocol,
+        stream: S,
+        who: Who,
+    ) -> Pin<Box<dyn Future<Output = Result<(), ConnectionError>> + Send>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Box::pin(self.serve_requests(protocol, stream, who))
+    }
+
+    async fn serve_requests<S>(
         self,
         protocol: Protocol,
         stream: S,

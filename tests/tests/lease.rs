@@ -12,6 +12,9 @@ use proto::etcdserverpb as pb;
 use tests::client::{Client, prefix_end};
 use tests::cluster::Cluster;
 use tests::{txn, wait};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
 async fn put_with_lease(client: &Client, key: &'static str, lease: i64) {
     client
@@ -231,4 +234,111 @@ async fn attached_in_a_transaction_and_kept_over_a_restart() {
         ),
         (0, 1)
     );
+}
+
+/// Renewals one after the other on one stream.
+struct Renewals {
+    requests: mpsc::Sender<pb::LeaseKeepAliveRequest>,
+    answers: Streaming<pb::LeaseKeepAliveResponse>,
+}
+
+impl Renewals {
+    /// The lease is renewed once before the stream is there.
+    async fn open(client: &Client, id: i64) -> Self {
+        let (requests, receiver) = mpsc::channel(1);
+        requests
+            .send(pb::LeaseKeepAliveRequest { id })
+            .await
+            .unwrap();
+        let answers = client
+            .lease()
+            .lease_keep_alive(ReceiverStream::new(receiver))
+            .await;
+        let mut answers = answers.unwrap().into_inner();
+        assert!(answers.message().await.unwrap().unwrap().ttl > 0);
+        Renewals { requests, answers }
+    }
+
+    async fn renew(&mut self, id: i64) -> i64 {
+        self.requests
+            .send(pb::LeaseKeepAliveRequest { id })
+            .await
+            .unwrap();
+        self.answers.message().await.unwrap().unwrap().ttl
+    }
+}
+
+#[tokio::test]
+async fn a_keep_alive_stream_of_a_follower_is_answered_over_a_leader_kill() {
+    let mut cluster = Cluster::three().await;
+    let leader = cluster.leader().await;
+    let client = cluster.members[(leader + 1) % 3].client().await;
+    client.grant(7, 20).await.unwrap();
+    put_with_lease(&client, "held", 7).await;
+    let mut stream = Renewals::open(&client, 7).await;
+    cluster.members[leader].kill();
+    // The first waits for the next leader, and is not refused.
+    for _ in 0..5 {
+        assert_eq!(stream.renew(7).await, 20);
+    }
+    assert_eq!(client.get("held").await.unwrap().count, 1);
+    let left = client.time_to_live(7, false).await.unwrap();
+    // With the election that a next leader adds, should the load bring one more.
+    assert!((15..=21).contains(&left.ttl), "{}", left.ttl);
+}
+
+#[tokio::test]
+async fn a_lease_that_expires_while_there_is_no_leader_ends_after_the_next_is_elected() {
+    let mut cluster = Cluster::three().await;
+    let leader = cluster.leader().await;
+    let client = cluster.members[(leader + 1) % 3].client().await;
+    let granted = Instant::now();
+    client.grant(7, 3).await.unwrap();
+    put_with_lease(&client, "held", 7).await;
+    cluster.members[leader].kill();
+    wait::until("its end", Duration::from_secs(30), async || {
+        let held = client.get("held").await.ok()?;
+        (held.count == 0).then_some(())
+    })
+    .await;
+    assert!(granted.elapsed() >= Duration::from_secs(3));
+    assert_eq!(client.time_to_live(7, false).await.unwrap().ttl, -1);
+}
+
+/// Checkpoints are five minutes apart, so this takes as long:
+/// `cargo test --workspace --test lease -- --ignored checkpoint`.
+#[tokio::test]
+#[ignore = "takes more than five minutes"]
+async fn a_long_lease_that_nobody_renews_keeps_its_checkpoint_over_leader_kills() {
+    const TTL: i64 = 900;
+    let mut cluster = Cluster::three().await;
+    let leader = cluster.leader().await;
+    let client = cluster.client().await;
+    let granted = Instant::now();
+    client.grant(7, TTL).await.unwrap();
+    client.grant(8, TTL).await.unwrap();
+    // Past the first checkpoint, by as much as its entry may take.
+    tokio::time::sleep(Duration::from_secs(310).saturating_sub(granted.elapsed())).await;
+    let before = told(&client, 7).await.ttl;
+    assert!((TTL - 360..TTL - 300).contains(&before), "{before}");
+    // The other one has its whole time again, whatever was checkpointed.
+    assert_eq!(client.keep_alive(8).await.unwrap().ttl, TTL);
+    cluster.members[leader].kill();
+    let next = cluster.leader().await;
+    assert_ne!(next, leader);
+    let client = cluster.members[next].client().await;
+    let left = told(&client, 7).await;
+    // What was left at the checkpoint and one election, not the whole TTL.
+    assert_eq!(left.granted_ttl, TTL);
+    assert!(left.ttl <= TTL - 300 + 2, "{} of {before}", left.ttl);
+    assert!(left.ttl >= before - 60, "{} of {before}", left.ttl);
+    let renewed = told(&client, 8).await;
+    assert!(renewed.ttl >= TTL - 60, "{}", renewed.ttl);
+    assert_eq!(client.keep_alive(7).await.unwrap().ttl, TTL);
+}
+
+/// What is left of a lease; a busy machine may need to be asked again.
+async fn told(client: &Client, id: i64) -> pb::LeaseTimeToLiveResponse {
+    let left = || async { client.time_to_live(id, false).await.ok() };
+    wait::until("what is left of a lease", Duration::from_secs(30), left).await
 }

@@ -10,19 +10,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use proto::etcdserverpb as pb;
-use tests::client::Client;
-use tests::cluster::Cluster;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tests::binary::etcd_or_skip;
+use tests::client::{Client, WatchStream, prefix_end};
+use tests::cluster::{Cluster, Program};
+use tests::http::Request;
 use tests::wait;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 const WITHIN: Duration = Duration::from_secs(60);
 /// What one member may take while thousands of large answers are asked of it.
 const BUDGET_MIB: u64 = 1024;
+/// What ten thousand clients may take that are connected and ask nothing.
+const IDLE_BUDGET_MIB: u64 = 640;
 
 fn resident_mib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -128,52 +134,178 @@ async fn large_answers_wait_for_each_other_and_all_arrive() {
 }
 
 #[tokio::test]
-async fn thousands_of_watchers_each_see_every_event_and_one_that_does_not_read_stops_nobody() {
-    const STREAMS: usize = 10;
+async fn ten_thousand_watchers_each_see_their_events_and_one_that_does_not_read_costs_only_itself()
+{
+    const STREAMS: usize = 100;
     const WATCHERS: usize = 100;
+    const KEYS: usize = 1_000;
+    const ROUNDS: usize = 3;
     let cluster = Cluster::single().await;
     let client = cluster.client().await;
-    let watch = |watch_id: usize| pb::WatchCreateRequest {
-        key: "k".into(),
-        watch_id: i64::try_from(watch_id).unwrap(),
-        ..Default::default()
-    };
-    let stuck = client.watch_stream();
-    stuck.create(watch(1)).await;
-    let mut streams = JoinSet::new();
+    let pid = cluster.members[0].pid();
+    client.put("first", "").await.unwrap();
+    // More than a hundred times what may wait for it, if each of its watchers had a copy.
+    let stuck = cluster.client().await.watch_stream();
+    for watch_id in 1..=WATCHERS {
+        stuck.create(everything_under("k", watch_id)).await;
+    }
+    let without = resident_mib(pid);
     let created = Arc::new(tokio::sync::Barrier::new(STREAMS + 1));
-    for _ in 0..STREAMS {
-        let (client, created) = (cluster.client().await, Arc::clone(&created));
+    let mut streams = JoinSet::new();
+    let mut shared = Vec::new();
+    for _ in 0..10 {
+        shared.push(cluster.client().await);
+    }
+    for number in 0..STREAMS {
+        let (client, created) = (shared[number % shared.len()].clone(), Arc::clone(&created));
         streams.spawn(async move {
             let mut stream = client.watch_stream();
-            for watch_id in 1..=WATCHERS {
-                stream.create(watch(watch_id)).await;
+            let keys = (0..WATCHERS).map(|watcher| (number * WATCHERS + watcher) % KEYS);
+            let keys: Vec<usize> = keys.collect();
+            for (watch_id, key) in keys.iter().enumerate() {
+                stream.create(on_key(*key, watch_id + 1)).await;
                 assert!(stream.next().await.unwrap().created);
             }
             created.wait().await;
-            let mut seen: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
-            while seen.len() < WATCHERS || seen.values().any(|seen| seen.len() < 10) {
-                let response = stream.next().await.unwrap();
-                let revisions = response.events.iter().map(|event| {
-                    let kv = event.kv.as_ref().unwrap();
-                    kv.mod_revision
-                });
-                seen.entry(response.watch_id).or_default().extend(revisions);
-            }
-            seen
+            (collect(&mut stream, WATCHERS * ROUNDS).await, keys)
         });
     }
     created.wait().await;
-    let mut revisions = Vec::new();
-    for _ in 0..10 {
-        let put = client.put("k", vec![b'v'; 1024]).await.unwrap();
-        revisions.push(put.header.unwrap().revision);
-    }
-    while let Some(seen) = streams.join_next().await {
-        for (watch_id, seen) in seen.unwrap() {
-            assert_eq!(seen, revisions, "watcher {watch_id}");
+    let with = resident_mib(pid);
+    eprintln!("{} MiB for {} watchers", with - without, STREAMS * WATCHERS);
+    let opened = opened(&cluster).await;
+    let mut revisions: BTreeMap<usize, Vec<i64>> = BTreeMap::new();
+    for round in 0..ROUNDS {
+        for key in 0..KEYS {
+            let value = vec![b'a' + u8::try_from(round).unwrap(); 1024];
+            let put = client.put(format!("k{key}"), value).await.unwrap();
+            let revision = put.header.unwrap().revision;
+            revisions.entry(key).or_default().push(revision);
         }
     }
+    while let Some(seen) = streams.join_next().await {
+        let (seen, keys) = seen.unwrap();
+        for (watch_id, key) in (1..).zip(keys) {
+            assert_eq!(
+                seen[&watch_id], revisions[&key],
+                "watcher {watch_id} of {key}"
+            );
+        }
+    }
+    let after = resident_mib(pid);
+    eprintln!("{} MiB more once all are told", after.saturating_sub(with));
+    assert!(after < with + 256, "from {with} to {after} MiB");
+    // Ten watchers share a key, and the one that does not read watches all of them.
+    let times = self::opened(&cluster).await - opened;
+    assert!(times <= 2 * KEYS * ROUNDS, "{times} values were opened");
+    drop(stuck);
+}
+
+fn on_key(key: usize, watch_id: usize) -> pb::WatchCreateRequest {
+    pb::WatchCreateRequest {
+        key: format!("k{key}").into(),
+        watch_id: i64::try_from(watch_id).unwrap(),
+        ..Default::default()
+    }
+}
+
+fn everything_under(prefix: &str, watch_id: usize) -> pb::WatchCreateRequest {
+    pb::WatchCreateRequest {
+        key: Bytes::copy_from_slice(prefix.as_bytes()),
+        range_end: prefix_end(prefix.as_bytes()),
+        watch_id: i64::try_from(watch_id).unwrap(),
+        ..Default::default()
+    }
+}
+
+/// The revisions that each watcher of the stream is told of.
+async fn collect(stream: &mut WatchStream, events: usize) -> BTreeMap<i64, Vec<i64>> {
+    let mut seen: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    let mut left = events;
+    while left > 0 {
+        let response = stream.next_within(WITHIN).await.expect("all are told");
+        let response = response.unwrap();
+        left -= response.events.len();
+        let revisions = response.events.iter().map(|event| {
+            let kv = event.kv.as_ref().unwrap();
+            kv.mod_revision
+        });
+        seen.entry(response.watch_id).or_default().extend(revisions);
+    }
+    seen
+}
+
+/// How many values this member has opened.
+async fn opened(cluster: &Cluster) -> usize {
+    let port = cluster.members[0].client_port;
+    let page = Request::get("/metrics").send(port).await.text().await;
+    let line = page
+        .lines()
+        .find_map(|line| line.strip_prefix("sealkv_values_opened_total "));
+    line.unwrap().parse().unwrap()
+}
+
+/// Says hello as an HTTP/2 client, and waits until the server has.
+async fn connect_and_stay_idle(port: u16) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    stream.write_all(&bytes).await.unwrap();
+    let mut answer = [0; 9];
+    stream.read_exact(&mut answer).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn ten_thousand_idle_clients_stay_within_the_budget_and_cost_others_nothing() {
+    const CLIENTS: u64 = 10_000;
+    let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(files),
+            maximum: Some(files),
+        },
+    );
+    let clients = CLIENTS.min(files.saturating_sub(1_000));
+    if clients < CLIENTS {
+        eprintln!("no more than {clients} clients: {files} files may be open here");
+    }
+    let cluster = Cluster::single().await;
+    let client = cluster.client().await;
+    let (port, pid) = (cluster.members[0].client_port, cluster.members[0].pid());
+    client.put("small", "s").await.unwrap();
+    let without = resident_mib(pid);
+    let mut connecting = JoinSet::new();
+    for part in 0..100 {
+        let count = (0..clients).filter(|number| number % 100 == part).count();
+        connecting.spawn(async move {
+            let mut idle = Vec::new();
+            for _ in 0..count {
+                idle.push(connect_and_stay_idle(port).await);
+            }
+            idle
+        });
+    }
+    let idle: Vec<TcpStream> = connecting.join_all().await.into_iter().flatten().collect();
+    assert_eq!(idle.len() as u64, clients);
+    let with = resident_mib(pid);
+    eprintln!("{} MiB for {clients} idle clients", with - without);
+    assert!(
+        with < without + IDLE_BUDGET_MIB,
+        "from {without} to {with} MiB"
+    );
+    let value = client.value("small").await.unwrap();
+    assert_eq!(value.as_deref(), Some(&b"s"[..]));
+    drop(idle);
+    let again = wait::until("the descriptors to be free again", WITHIN, || async {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .count();
+        (open < 1_000).then_some(open)
+    });
+    again.await;
+    client.put("small", "t").await.unwrap();
 }
 
 #[tokio::test]
@@ -224,4 +356,119 @@ async fn write_until(client: Client, done: Arc<AtomicBool>) -> usize {
         puts += 1;
     }
     puts
+}
+
+/// What others wait for while 100,000 leases end together, here and at a real etcd:
+/// `cargo test --workspace --test scale -- --ignored --nocapture crowd`. Takes minutes.
+#[tokio::test]
+#[ignore = "a measurement of some minutes"]
+async fn a_hundred_thousand_leases_end_together_beside_etcd() {
+    let programs = [Program::Sealkv, Program::Etcd];
+    let there = |program: &Program| {
+        *program == Program::Sealkv || etcd_or_skip("the measurement of expiry").is_some()
+    };
+    for program in programs.into_iter().filter(there) {
+        let (quiet, during, took) = crowd_ends(program).await;
+        println!("{program:?}: {quiet} quiet, {during} during an expiry of {took:?}");
+    }
+}
+
+/// Times of puts and of gets.
+#[derive(Default)]
+struct Latencies {
+    puts: Vec<Duration>,
+    gets: Vec<Duration>,
+}
+
+impl std::fmt::Display for Latencies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (name, times) in [("put", &self.puts), ("get", &self.gets)] {
+            let mut times = times.clone();
+            times.sort_unstable();
+            let at = |part: usize| times.get(times.len() * part / 1000).copied();
+            let (p50, p99, most) = (at(500), at(990), times.last());
+            write!(
+                f,
+                "{} {name}s p50 {p50:?} p99 {p99:?} max {most:?}; ",
+                times.len()
+            )?;
+        }
+        Ok(())
+    }
+}
+
+async fn crowd_ends(program: Program) -> (Latencies, Latencies, Duration) {
+    const LEASES: i64 = 100_000;
+    const TTL: i64 = 150;
+    const WITH_KEY: i64 = 10;
+    let mut cluster = Cluster::plan().program(program).start().await;
+    let mut granting = JoinSet::new();
+    for part in 0..64 {
+        let client = cluster.client().await;
+        granting.spawn(async move {
+            for id in (1..=LEASES).filter(|id| id % 64 == part) {
+                client.grant(id, TTL).await.unwrap();
+                if id % WITH_KEY == 0 {
+                    let key = format!("leased/{id}").into();
+                    let put = pb::PutRequest {
+                        key,
+                        lease: id,
+                        ..Default::default()
+                    };
+                    client.put_request(put).await.unwrap();
+                }
+            }
+        });
+    }
+    while let Some(granted) = granting.join_next().await {
+        granted.unwrap();
+    }
+    // A leader that has just begun gives all of them their whole time: they end together.
+    cluster.members[0].terminate().await;
+    cluster.members[0].start().await;
+    let ending = Instant::now() + Duration::from_secs(TTL.unsigned_abs());
+    let client = cluster.client().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let measuring = tokio::spawn(latencies(client.clone(), Arc::clone(&done)));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    done.store(true, Ordering::Relaxed);
+    let quiet = measuring.await.unwrap();
+    tokio::time::sleep(ending.saturating_duration_since(Instant::now())).await;
+    let left = async || {
+        let leased = pb::RangeRequest {
+            key: "leased/".into(),
+            range_end: prefix_end(b"leased/"),
+            count_only: true,
+            ..Default::default()
+        };
+        client.range(leased).await.unwrap().count
+    };
+    let within = Duration::from_secs(600);
+    wait::until("the first to end", within, async || {
+        (left().await < LEASES / WITH_KEY).then_some(())
+    })
+    .await;
+    let began = Instant::now();
+    let done = Arc::new(AtomicBool::new(false));
+    let measuring = tokio::spawn(latencies(client.clone(), Arc::clone(&done)));
+    wait::until("the last to end", within, async || {
+        (left().await == 0).then_some(())
+    })
+    .await;
+    let took = began.elapsed();
+    done.store(true, Ordering::Relaxed);
+    (quiet, measuring.await.unwrap(), took)
+}
+
+async fn latencies(client: Client, done: Arc<AtomicBool>) -> Latencies {
+    let mut latencies = Latencies::default();
+    while !done.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        client.put("meanwhile", "x").await.unwrap();
+        latencies.puts.push(begun.elapsed());
+        let begun = Instant::now();
+        client.get("meanwhile").await.unwrap();
+        latencies.gets.push(begun.elapsed());
+    }
+    latencies
 }

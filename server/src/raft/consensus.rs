@@ -12,7 +12,7 @@ use openraft::Raft;
 use openraft::async_runtime::AsyncRuntime;
 use openraft::async_runtime::watch::{Watch as _, WatchReceiver as _, WatchSender as _};
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::connectivity::Connectivity;
 use super::membership::Rules;
@@ -31,6 +31,9 @@ use crate::seal::Sealer;
 use crate::storage::log::RaftLog;
 
 pub(super) type RaftHandle = Raft<TypeConfig, StateMachine>;
+
+/// How far apply may fall behind before writes are refused (etcd `maxGapBetweenApplyAndCommitIndex`).
+const BACKLOG_ENTRIES_MAX: u64 = 5_000;
 
 /// Who leads, as this member knows it. Leader 0: nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,6 +71,7 @@ struct Inner {
     /// Proposals of this leader hold it shared from before they are evaluated until they are
     /// applied; one with VALUE compares that failed its guard once holds it alone.
     latch: RwLock<()>,
+    lessor_promoted: Notify,
 }
 
 /// An encoded command, ready for the log, and what it holds back meanwhile.
@@ -93,6 +97,7 @@ impl Consensus {
             leadership,
             read_index,
             latch: RwLock::new(()),
+            lessor_promoted: Notify::new(),
         });
         let consensus = Self { inner };
         Runtime::spawn(consensus.clone().confirm_reads());
@@ -188,6 +193,13 @@ impl Consensus {
             .map_err(|_| ProposeError::Stopped)
     }
 
+    /// Tells of batches that are applied from now on.
+    pub(super) fn watch_applied_index(&self) -> WatchReceiver<u64> {
+        let mut applied = self.inner.parts.applied.clone();
+        drop(applied.borrow_and_update());
+        applied
+    }
+
     /// The applied index as it moves: after a batch of entries is in the published view.
     pub fn watch_applied(&self) -> tokio::sync::watch::Receiver<u64> {
         let mut applied = self.inner.parts.applied.clone();
@@ -251,9 +263,9 @@ impl Consensus {
         self.inner.parts.state.defragment().await
     }
 
-    /// Compacted history up to this revision has been freed here.
-    pub(super) fn freed_through(&self) -> i64 {
-        self.inner.parts.state.freed_through()
+    /// Returns once compacted history up to this revision has been freed here.
+    pub(super) async fn freed_through(&self, revision: i64) {
+        self.inner.parts.state.freed_through(revision).await;
     }
 
     /// Whether this member takes part in elections.
@@ -262,7 +274,22 @@ impl Consensus {
     }
 
     pub(super) async fn promote_lessor(&self, extend: Duration) -> std::io::Result<()> {
-        self.inner.parts.state.promote(extend).await
+        self.inner.parts.state.promote(extend).await?;
+        self.inner.lessor_promoted.notify_waiters();
+        Ok(())
+    }
+
+    /// Told when this member has started to keep the leases' time.
+    pub(super) fn lessor_promoted(&self) -> &Notify {
+        &self.inner.lessor_promoted
+    }
+
+    /// Whether apply is so far behind that nothing more should be written.
+    pub(super) fn is_backlogged(&self) -> bool {
+        let unapplied = self
+            .committed_index()
+            .saturating_sub(self.view().applied_index);
+        unapplied > BACKLOG_ENTRIES_MAX
     }
 
     /// Makes a command ready for this leader's log: VALUE compares become outcomes with guards,

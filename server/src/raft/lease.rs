@@ -5,18 +5,24 @@
 //!
 //! Not known here: what a lease's end deletes (`apply`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use openraft::async_runtime::AsyncRuntime;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use proto::sealkv::peer as pb;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::MissedTickBehavior;
 
-use super::consensus::Consensus;
+use super::consensus::{Consensus, Leadership};
 use super::peers::Lane;
 use super::types::Runtime;
 use crate::access::{Internal, Permitted};
 use crate::clock;
 use crate::command::{LeaseCheckpoint, LeaseExpire};
 use crate::lease::lessor::{LessorError, Renewal};
+use crate::lease::table::Lease;
 use crate::metrics::metrics;
 use crate::replica::ProposeError;
 
@@ -35,14 +41,27 @@ pub(super) enum LeaseAtLeader {
 
 /// How often the leader looks for expired leases (etcd: 500 ms).
 const EXPIRY_EVERY: Duration = Duration::from_millis(100);
-/// While this member leads and has not applied its term yet.
-const PROMOTION_POLL: Duration = Duration::from_millis(2);
-/// Leases in one expiry entry.
-const EXPIRED_PER_ENTRY: usize = 500;
+/// Leases that are ended between two looks (etcd: 500 in 500 ms).
+const EXPIRED_PER_LOOK: usize = 500;
+/// Leases and keys of theirs in one expiry entry: what others wait for that come behind it. A
+/// lease with more keys is alone, since they end as one revision.
+const EXPIRED_PER_ENTRY: usize = 64;
+/// Expiry entries that are not applied yet (etcd: 16, of one lease each).
+const ENTRIES_IN_FLIGHT: usize = 4;
 /// Leases in one checkpoint entry.
 const CHECKPOINTS_PER_ENTRY: usize = 1_000;
-/// While an expiry is being decided.
+/// Before another member is asked again.
 const UNDECIDED_RETRY: Duration = Duration::from_millis(20);
+/// How long the leader waits for the outcome of an expiry before it says that there is none yet.
+const EXPIRY_WITHIN: Duration = Duration::from_secs(1);
+
+/// How far a renewal has come.
+enum Renewing {
+    Done(LeaseAtLeader),
+    LookAgain,
+    /// Decided by an entry that is not applied yet.
+    Expiring,
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Question {
@@ -91,8 +110,11 @@ impl Consensus {
                         return Some((ttl_seconds, granted_seconds));
                     }
                     LeaseAtLeader::NotFound => return None,
-                    LeaseAtLeader::NotLeader | LeaseAtLeader::Undecided => {
-                        tokio::time::sleep(UNDECIDED_RETRY).await;
+                    LeaseAtLeader::Undecided => {}
+                    LeaseAtLeader::NotLeader => {
+                        let mut news = self.watch_leadership();
+                        // Another member may lead and not know it yet, which is no news here.
+                        let _ = tokio::time::timeout(UNDECIDED_RETRY, news.changed()).await;
                     }
                 }
             }
@@ -145,11 +167,26 @@ impl Consensus {
     }
 
     pub(super) async fn keep_alive_here(&self, id: i64) -> LeaseAtLeader {
+        let decided = tokio::time::timeout(EXPIRY_WITHIN, async {
+            loop {
+                let mut news = self.news();
+                match self.renew_here(id).await {
+                    Renewing::Done(answer) => return answer,
+                    Renewing::LookAgain => {}
+                    Renewing::Expiring if news.next().await.is_ok() => {}
+                    Renewing::Expiring => return LeaseAtLeader::NotLeader,
+                }
+            }
+        });
+        decided.await.unwrap_or(LeaseAtLeader::Undecided)
+    }
+
+    async fn renew_here(&self, id: i64) -> Renewing {
         if !self.leads_now().await {
-            return LeaseAtLeader::NotLeader;
+            return Renewing::Done(LeaseAtLeader::NotLeader);
         }
         let renewal = self.lessor().lock().renew(id, clock::monotonic());
-        match renewal {
+        Renewing::Done(match renewal {
             Ok(Renewal::Renewed { ttl_seconds }) => {
                 metrics().leases_renewed.inc();
                 LeaseAtLeader::Found {
@@ -162,14 +199,16 @@ impl Consensus {
                     remaining_seconds: vec![(id, 0)],
                 };
                 let permitted = Permitted::internal(Internal::LeaseCheckpoint, forget.into());
-                // Whatever came of it, the next attempt finds out.
-                let _ = self.propose(permitted).await;
-                LeaseAtLeader::Undecided
+                return match self.propose(permitted).await {
+                    Ok(_) => Renewing::LookAgain,
+                    // Whatever came of it, who asks again finds out.
+                    Err(_) => Renewing::Done(LeaseAtLeader::NotLeader),
+                };
             }
-            Ok(Renewal::Expiring) => LeaseAtLeader::Undecided,
+            Ok(Renewal::Expiring) => return Renewing::Expiring,
             Err(LessorError::NotFound) => LeaseAtLeader::NotFound,
             Err(LessorError::NotPrimary) => LeaseAtLeader::NotLeader,
-        }
+        })
     }
 
     pub(super) async fn lease_remaining_here(&self, id: i64) -> LeaseAtLeader {
@@ -201,57 +240,119 @@ impl Consensus {
     pub async fn watch_leases(self, election_timeout: Duration) {
         let mut primary_in = 0;
         loop {
-            // A new leader's clocks start as soon as it has applied its term, before it is asked
-            // for leases.
-            let leadership = self.leadership();
-            let starting = leadership.leader == self.member_id() && leadership.term != primary_in;
-            tokio::time::sleep(if starting {
-                PROMOTION_POLL
-            } else {
-                EXPIRY_EVERY
-            })
-            .await;
-            let leadership = self.leadership();
-            if !self.leads_with_applied_term() {
-                if primary_in != 0 && leadership.term != primary_in {
-                    self.lessor().lock().demote();
-                    primary_in = 0;
+            let mut news = self.news();
+            let term = self.leadership().term;
+            if self.leads_with_applied_term() {
+                if primary_in != term {
+                    if self.promote_lessor(election_timeout).await.is_err() {
+                        return;
+                    }
+                    primary_in = term;
                 }
+                self.keep_time(term).await;
                 continue;
             }
-            if primary_in != leadership.term {
-                if self.promote_lessor(election_timeout).await.is_err() {
-                    return;
-                }
-                primary_in = leadership.term;
+            // One that finds its way back in the same term has missed nothing.
+            if primary_in != 0 && primary_in != term {
+                self.lessor().lock().demote();
+                primary_in = 0;
             }
-            self.end_expired(leadership.term).await;
+            if news.next().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Ends what expires, as long as this member leads in this term.
+    async fn keep_time(&self, term: u64) {
+        // One batch after the other: what is on its way never grows.
+        let ending = Arc::new(Semaphore::new(1));
+        let mut looks = tokio::time::interval(EXPIRY_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut leadership = self.watch_leadership();
+        while self.leadership()
+            == (Leadership {
+                leader: self.member_id(),
+                term,
+            })
+        {
+            tokio::select! {
+                _ = looks.tick() => {
+                    self.checkpoint_due();
+                    if let Ok(turn) = Arc::clone(&ending).try_acquire_owned() {
+                        self.end_expired(term, turn);
+                    }
+                }
+                changed = leadership.changed() => if changed.is_err() { return },
+            }
         }
     }
 
     /// Returns once the leases' clocks run, if it is this member that has to keep them.
     pub async fn leases_are_kept(&self) {
-        while self.is_leader() && !self.lessor().lock().is_primary() {
-            tokio::time::sleep(PROMOTION_POLL).await;
+        let mut leadership = self.watch_leadership();
+        loop {
+            let mut promoted = std::pin::pin!(self.lessor_promoted().notified());
+            // Registered before the look, so that no promotion in between is missed.
+            promoted.as_mut().enable();
+            if !self.is_leader() || self.lessor().lock().is_primary() {
+                return;
+            }
+            tokio::select! {
+                () = promoted => {}
+                changed = leadership.changed() => if changed.is_err() { return },
+            }
         }
     }
 
-    async fn end_expired(&self, term: u64) {
-        let (expired, remaining_seconds) = {
-            let mut lessor = self.lessor().lock();
-            let now = clock::monotonic();
-            let expired = lessor.expired(now, EXPIRED_PER_ENTRY);
-            (expired, lessor.due_checkpoints(now, CHECKPOINTS_PER_ENTRY))
-        };
-        if !expired.is_empty() {
-            metrics().leases_expired.inc_by(expired.len() as u64);
-            let body = LeaseExpire { term, ids: expired };
-            self.propose_in_background(Permitted::internal(Internal::LeaseExpiry, body.into()));
-        }
-        if !remaining_seconds.is_empty() {
-            let body = LeaseCheckpoint { remaining_seconds };
+    fn checkpoint_due(&self) {
+        let now = clock::monotonic();
+        let due = self
+            .lessor()
+            .lock()
+            .due_checkpoints(now, CHECKPOINTS_PER_ENTRY);
+        if !due.is_empty() {
+            let body = LeaseCheckpoint {
+                remaining_seconds: due,
+            };
             self.propose_in_background(Permitted::internal(Internal::LeaseCheckpoint, body.into()));
         }
+    }
+
+    /// Ends what has expired by now, a few slices at a time, so that clients' requests come in
+    /// between. The turn ends with the last slice.
+    fn end_expired(&self, term: u64, turn: OwnedSemaphorePermit) {
+        let now = clock::monotonic();
+        let expired = self.lessor().lock().expired(now, EXPIRED_PER_LOOK);
+        if expired.is_empty() {
+            return;
+        }
+        metrics().leases_expired.inc_by(expired.len() as u64);
+        let this = self.clone();
+        Runtime::spawn(async move {
+            let _turn = turn;
+            let slices = futures::stream::iter(this.slices(expired));
+            slices
+                .for_each_concurrent(ENTRIES_IN_FLIGHT, |ids| this.expire(term, ids))
+                .await;
+        });
+    }
+
+    async fn expire(&self, term: u64, ids: Vec<i64>) {
+        let body = LeaseExpire { term, ids };
+        let permitted = Permitted::internal(Internal::LeaseExpiry, body.into());
+        if let Err(error) = self.propose_at_leader(permitted).await {
+            // They are named again in a while if this member still leads.
+            tracing::debug!(%error, "an expiry was not applied");
+        }
+    }
+
+    /// The same leases in the same order, in entries that are quickly applied.
+    fn slices(&self, ids: Vec<i64>) -> Vec<Vec<i64>> {
+        let view = self.view();
+        let leases = view.leases.read();
+        let keys = |id: i64| leases.get(id).map_or(0, Lease::key_count);
+        slices(ids, keys)
     }
 
     /// For the leader's own entries whose outcome shows in the applied state: a lost one is
@@ -263,5 +364,39 @@ impl Consensus {
                 tracing::debug!(%error, "an entry of the leader's own was not applied");
             }
         });
+    }
+}
+
+fn slices(ids: Vec<i64>, keys: impl Fn(i64) -> usize) -> Vec<Vec<i64>> {
+    let mut slices: Vec<Vec<i64>> = Vec::new();
+    let mut left = 0;
+    for id in ids {
+        let cost = 1 + keys(id);
+        match slices.last_mut() {
+            Some(slice) if cost <= left => {
+                slice.push(id);
+                left -= cost;
+            }
+            _ => {
+                slices.push(vec![id]);
+                left = EXPIRED_PER_ENTRY.saturating_sub(cost);
+            }
+        }
+    }
+    slices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expiry_entry_is_bounded_by_leases_and_their_keys_and_keeps_the_order() {
+        let ids: Vec<i64> = (0..200).collect();
+        let bare = slices(ids.clone(), |_| 0);
+        assert_eq!(bare.concat(), ids);
+        assert!(bare.iter().all(|slice| slice.len() <= EXPIRED_PER_ENTRY));
+        let keyed = slices(vec![1, 2, 3, 4], |id| if id == 2 { 100_000 } else { 31 });
+        assert_eq!(keyed, [vec![1], vec![2], vec![3, 4]]);
     }
 }

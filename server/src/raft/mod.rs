@@ -19,6 +19,7 @@ pub mod log_store;
 mod measure;
 mod membership;
 mod network;
+mod news;
 mod node;
 mod peer_service;
 mod peers;

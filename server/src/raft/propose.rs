@@ -32,9 +32,6 @@ pub(super) enum NotProposed {
     Refused(ProposeError),
 }
 
-/// How far apply may fall behind before writes are refused (etcd `maxGapBetweenApplyAndCommitIndex`).
-const BACKLOG_ENTRIES_MAX: u64 = 5_000;
-
 /// How long to wait before asking for the leader again.
 const LEADER_RETRY: Duration = Duration::from_millis(20);
 
@@ -58,6 +55,11 @@ impl Consensus {
         permitted: Permitted<Body>,
         flags: u32,
     ) -> Result<Applied, ProposeError> {
+        // As etcd: the member that the client asks looks at itself, and then the leader does.
+        if self.is_backlogged() {
+            metrics().proposals_failed.inc();
+            return Err(ProposeError::TooManyRequests);
+        }
         let _pending = Held::new(&metrics().proposals_pending);
         let mut ticket = self.waiters().register();
         let request = RequestId {
@@ -138,7 +140,7 @@ impl Consensus {
     }
 
     /// Waits for news of the leader, or a moment. There is none once raft has stopped.
-    pub(super) async fn leader_may_have_changed(&self) -> Result<(), ProposeError> {
+    pub(crate) async fn leader_may_have_changed(&self) -> Result<(), ProposeError> {
         let mut leadership = self.watch_leadership();
         match tokio::time::timeout(LEADER_RETRY, leadership.changed()).await {
             Ok(Err(_)) => Err(ProposeError::Stopped),
@@ -176,11 +178,7 @@ impl Consensus {
         term: u64,
         encoded: Bytes,
     ) -> Result<(), NotProposed> {
-        if self
-            .committed_index()
-            .saturating_sub(self.view().applied_index)
-            > BACKLOG_ENTRIES_MAX
-        {
+        if self.is_backlogged() {
             return Err(NotProposed::Refused(ProposeError::TooManyRequests));
         }
         let prepared = self.prepare(term, encoded).await?;

@@ -1,7 +1,8 @@
 //! `replica::Replica`, as raft keeps it.
 
 use std::sync::Arc;
-use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver as _;
 
 use super::consensus::Consensus;
 use super::membership;
@@ -12,9 +13,6 @@ use crate::replica::{
     Applied, DefragmentError, LeaseError, Member, Pending, Place, ProposeError, ReadIndexError,
     Replica, Status,
 };
-
-/// Between looks at how far the physical compaction has come.
-const COMPACTION_POLL: Duration = Duration::from_millis(5);
 
 impl Replica for Consensus {
     fn propose(&self, body: Permitted<Body>) -> Pending<'_, Result<Applied, ProposeError>> {
@@ -35,6 +33,27 @@ impl Replica for Consensus {
                     ProposeError::LeaderChanged => ReadIndexError::LeaderChanged,
                     _ => ReadIndexError::Timeout,
                 })
+        })
+    }
+
+    fn has_applied(&self, index: u64) -> Pending<'_, ()> {
+        Box::pin(async move {
+            if self.applied_at_least(index).await.is_err() {
+                // The member stops, and with it whoever waits.
+                std::future::pending().await
+            }
+        })
+    }
+
+    fn has_leader(&self, known: bool) -> Pending<'_, ()> {
+        Box::pin(async move {
+            let mut leadership = self.watch_leadership();
+            let changed = leadership
+                .wait_until(|now| (now.leader != 0) == known)
+                .await;
+            if changed.is_err() {
+                std::future::pending().await
+            }
         })
     }
 
@@ -119,9 +138,7 @@ impl Replica for Consensus {
 
     fn physically_compacted(&self, revision: i64) -> Pending<'_, ()> {
         Box::pin(async move {
-            while self.freed_through() < revision {
-                tokio::time::sleep(COMPACTION_POLL).await;
-            }
+            self.freed_through(revision).await;
         })
     }
 

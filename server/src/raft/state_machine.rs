@@ -8,7 +8,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use futures::{Stream, StreamExt};
 use openraft::async_runtime::watch::WatchSender as _;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::executor::{self, Executor};
 use super::measure;
@@ -112,7 +111,7 @@ impl StateMachine {
     ) -> io::Result<Self> {
         let shown = Arc::new(Shown {
             store: Mutex::new(store),
-            freed_through: AtomicI64::new(i64::MIN),
+            freed_through: watch::Sender::new(i64::MIN),
         });
         let compactor = Compaction::start(&machine, shown.clone(), audience.compaction, executor)?;
         let worker = Worker {
@@ -156,7 +155,7 @@ pub(super) struct StateHandle {
 struct Shown {
     store: Mutex<Store>,
     /// The newest compaction that has freed on this member what it frees.
-    freed_through: AtomicI64,
+    freed_through: watch::Sender<i64>,
 }
 
 impl StateHandle {
@@ -164,8 +163,11 @@ impl StateHandle {
         self.shown.store.lock().disk_bytes()
     }
 
-    pub(super) fn freed_through(&self) -> i64 {
-        self.shown.freed_through.load(Ordering::Acquire)
+    /// Returns once a compaction at this revision or a later one has freed what it frees.
+    pub(super) async fn freed_through(&self, revision: i64) {
+        let mut freed = self.shown.freed_through.subscribe();
+        // The sender lives as long as this handle.
+        let _ = freed.wait_for(|freed| *freed >= revision).await;
     }
 
     /// Gives the space of what was deleted and compacted back to the file system.
@@ -532,7 +534,7 @@ fn slice(compactor: &mut Compactor, keys_max: usize, shown: &Shown) -> AfterSlic
             AfterSlice::Pause
         }
         Ok(Progress::Finished { compact_revision }) => {
-            let before = shown.freed_through.swap(compact_revision, Ordering::AcqRel);
+            let before = shown.freed_through.send_replace(compact_revision);
             if before < compact_revision {
                 let now = clock::wall_ms() / 1000;
                 metrics().compaction_last_seconds.set(now);

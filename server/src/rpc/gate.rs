@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::middleware::Next;
 use http::HeaderMap;
-use tokio::time::MissedTickBehavior;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
@@ -20,7 +19,6 @@ use crate::serve::TlsClient;
 const LEADERLESS_MAX: u32 = 3;
 /// How long a request waits for this member to have applied the entry of its token.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(1);
-const TOKEN_POLL: Duration = Duration::from_millis(2);
 
 /// Where a token is looked for, in this order.
 const TOKEN_KEYS: [&str; 2] = ["token", "authorization"];
@@ -95,22 +93,13 @@ impl Edge {
         if !requires_leader {
             return std::future::pending().await;
         }
-        let mut ticks = tokio::time::interval(self.limits.election_timeout);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut without = 0;
-        while without < LEADERLESS_MAX {
-            ticks.tick().await;
-            without = if self.replica.place().leader == 0 {
-                without + 1
-            } else {
-                0
-            };
-        }
-    }
-
-    async fn has_applied(&self, index: u64) {
-        while self.replica.view().applied_index < index {
-            tokio::time::sleep(TOKEN_POLL).await;
+        let patience = self.limits.election_timeout * LEADERLESS_MAX;
+        loop {
+            self.replica.has_leader(false).await;
+            let found = self.replica.has_leader(true);
+            if tokio::time::timeout(patience, found).await.is_err() {
+                return;
+            }
         }
     }
 }
@@ -127,7 +116,7 @@ pub(super) async fn await_token(
         && edge.replica.view().auth.is_enabled()
     {
         // A token that was made up is refused afterwards.
-        let _ = tokio::time::timeout(TOKEN_TIMEOUT, edge.has_applied(index)).await;
+        let _ = tokio::time::timeout(TOKEN_TIMEOUT, edge.replica.has_applied(index)).await;
     }
     next.run(request).await
 }

@@ -34,6 +34,7 @@ mod unserved;
 mod values;
 mod watch;
 mod watch_response;
+mod watch_service;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -48,7 +49,6 @@ use proto::etcdserverpb::cluster_server::ClusterServer;
 use proto::etcdserverpb::kv_server::KvServer;
 use proto::etcdserverpb::lease_server::LeaseServer;
 use proto::etcdserverpb::maintenance_server::MaintenanceServer;
-use proto::etcdserverpb::watch_server::WatchServer;
 use proto::sealkv::v1::keys_server::KeysServer;
 use proto::sealkv::v1::plugins_server::PluginsServer;
 use proto::v3electionpb::election_server::ElectionServer;
@@ -131,7 +131,7 @@ impl Edge {
         let mut routes = Routes::builder();
         routes
             .add_service(bounded!(KvServer))
-            .add_service(bounded!(WatchServer))
+            .add_service(watch_service::WatchService::new(self.clone(), received))
             .add_service(bounded!(LeaseServer))
             .add_service(bounded!(AuthServer))
             .add_service(bounded!(ClusterServer))

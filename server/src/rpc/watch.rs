@@ -14,47 +14,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::Stream;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::watch_create_request::FilterType;
 use proto::etcdserverpb::watch_request::RequestUnion;
-use proto::etcdserverpb::watch_server::Watch;
 use rand::Rng;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Status};
 
 use super::gate::{AtLearner, requires_leader};
 use super::range::off_thread;
 use super::values::{ValueError, Values};
-use super::watch_response::{self as respond, NO_WATCH};
+use super::watch_response::{self as respond, NO_WATCH, Told, ToldEvent};
 use super::{Edge, MESSAGE_OVERHEAD_BYTES, header, oversized, status};
 use crate::access::{Caller, Denied, Guarded, Identity, Need, RulesVersion};
-use crate::metrics::{Held, metrics};
 use crate::mvcc::key_range::KeyRange;
 use crate::watch::{EventRef, Filters, Outbox, Parcel, Watcher};
 
 /// Events that are opened without leaving the thread that serves the connection.
 const INLINE_EVENTS: usize = 64;
+/// What their values may have, sealed.
+const INLINE_BYTES: usize = 1 << 20;
 /// The least time between two periodic progress notifications.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
-
-#[tonic::async_trait]
-impl Watch for Edge {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
-
-    async fn watch(
-        &self,
-        request: Request<Streaming<pb::WatchRequest>>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let watching = self.watching(request.map(|requests| Box::pin(requests) as Requests))?;
-        let counted = Held::new(&metrics().watch_streams);
-        let responses = stream::unfold((watching, counted), |(mut watching, counted)| async {
-            let response = watching.next().await?;
-            Some((response, (watching, counted)))
-        });
-        Ok(Response::new(Box::pin(responses)))
-    }
-}
 
 impl Edge {
     /// A stream whose requests come from a client, or from this member on a client's behalf.
@@ -105,7 +87,7 @@ pub(super) struct Watching {
     open: BTreeMap<i64, Open>,
     id_next: i64,
     ticks: Interval,
-    ready: VecDeque<pb::WatchResponse>,
+    ready: VecDeque<Told>,
     ended: bool,
 }
 
@@ -147,8 +129,13 @@ impl Watching {
         }
     }
 
-    /// The next response; none once the stream has ended with an error.
+    /// The next response, for who reads it in this process.
     pub(super) async fn next(&mut self) -> Option<Result<pb::WatchResponse, Status>> {
+        Some(self.told().await?.map(Told::into_message))
+    }
+
+    /// The next response; none once the stream has ended with an error.
+    pub(super) async fn told(&mut self) -> Option<Result<Told, Status>> {
         loop {
             if let Some(response) = self.ready.pop_front() {
                 return Some(Ok(response));
@@ -260,7 +247,7 @@ impl Watching {
             }
             Err(reason) => respond::refused(header, reason),
         };
-        self.ready.push_back(response);
+        self.ready.push_back(response.into());
     }
 
     /// What is to be watched, or why it cannot be.
@@ -330,7 +317,7 @@ impl Watching {
         self.edge.hub.remove(&open.watcher);
         let header = self.header(self.edge.replica.view().revision);
         self.ready
-            .push_back(respond::cancelled(header, id, String::new()));
+            .push_back(respond::cancelled(header, id, String::new()).into());
     }
 
     /// One answer for the whole stream, if every watcher of it is in step.
@@ -373,7 +360,7 @@ impl Watching {
                 if self.close(&watcher) {
                     let header = self.header(0);
                     let answer = respond::compacted(header, watcher.id, compact_revision);
-                    self.ready.push_back(answer);
+                    self.ready.push_back(answer.into());
                 }
             }
             Parcel::Failed { watcher, error } => {
@@ -383,7 +370,8 @@ impl Watching {
             Parcel::Progress { watch_id, revision } => {
                 if watch_id == NO_WATCH || self.open.contains_key(&watch_id) {
                     let header = self.header(revision);
-                    self.ready.push_back(respond::progress(header, watch_id));
+                    self.ready
+                        .push_back(respond::progress(header, watch_id).into());
                 }
             }
         }
@@ -400,15 +388,8 @@ impl Watching {
         let (prev_kv, fragment) = (open.prev_kv, open.fragment);
         match open_events(&self.edge, events, prev_kv).await {
             Ok(events) => {
-                let header = Some(self.header(revision));
-                let watch_id = watcher.id;
-                let default = pb::WatchResponse::default();
-                let whole = pb::WatchResponse {
-                    header,
-                    watch_id,
-                    events,
-                    ..default
-                };
+                let frame = respond::progress(self.header(revision), watcher.id);
+                let whole = Told::new(frame, events);
                 let bytes_max = self.edge.limits.request_bytes_max + MESSAGE_OVERHEAD_BYTES;
                 if fragment {
                     self.ready.extend(respond::fragments(whole, bytes_max));
@@ -428,7 +409,7 @@ impl Watching {
         if self.close(watcher) {
             let header = self.header(self.edge.replica.view().revision);
             self.ready
-                .push_back(respond::cancelled(header, watcher.id, reason));
+                .push_back(respond::cancelled(header, watcher.id, reason).into());
         }
     }
 
@@ -453,13 +434,13 @@ impl Drop for Watching {
     }
 }
 
-/// The events with their values, or why the watch must end.
+/// The events made ready for the wire, or why the watch must end.
 async fn open_events(
     edge: &Edge,
     events: Vec<EventRef>,
     prev_kv: bool,
-) -> Result<Vec<proto::mvccpb::Event>, String> {
-    let small = events.len() <= INLINE_EVENTS;
+) -> Result<Vec<ToldEvent>, String> {
+    let inline = takes_a_moment(&events);
     let events = Arc::new(events);
     loop {
         let generation = edge.sealer.generation();
@@ -475,7 +456,7 @@ async fn open_events(
                 prev_kv,
             )
         };
-        let opened: Result<_, ValueError> = if small {
+        let opened: Result<_, ValueError> = if inline {
             open()
         } else {
             off_thread(open)
@@ -488,6 +469,15 @@ async fn open_events(
             Err(error) => return Err(status::as_reason(&edge.failed(error))),
         }
     }
+}
+
+/// Whether so little of it is to be opened that a thread of its own would cost more.
+fn takes_a_moment(events: &[EventRef]) -> bool {
+    let to_open = events.iter().filter(|event| event.made().is_none());
+    let (count, bytes) = to_open.fold((0, 0), |(count, bytes), event| {
+        (count + 1, bytes + event.event().value.len())
+    });
+    count <= INLINE_EVENTS && bytes <= INLINE_BYTES
 }
 
 fn filters(create: &pb::WatchCreateRequest) -> Filters {

@@ -305,6 +305,7 @@ impl Member {
         let routes = self.edge.services(Some(self.plugins.service(&self.edge)));
         let pages = self.client_pages(config, &routes, shutdown);
         let limits = serve::Limits::new(config.concurrent_streams_max, config.keepalive)
+            .with_connections_max(serve::clients_max())
             .with_slow_request(config.warning_unary_request_duration)
             .with_ping_interval_min(config.client_ping_interval_min);
         for listener in listeners.grpc.iter().chain(&listeners.http) {

@@ -22,6 +22,8 @@ use super::journal;
 use super::layout::Keyspace;
 use super::store::StoreOptions;
 
+/// Tables that are kept open: enough for some GiB, and few beside the sockets of clients.
+const FILES_OPEN_MAX: usize = 256;
 /// How often `persist` looks whether the background writers are done.
 const FLUSH_POLL: Duration = Duration::from_millis(2);
 
@@ -82,6 +84,7 @@ fn open_database(dir: &Path, options: StoreOptions) -> Result<Database, EngineEr
     Database::builder(dir)
         .cache_size(options.cache_bytes)
         .max_journaling_size(options.journal_bytes_max)
+        .max_cached_files(Some(FILES_OPEN_MAX))
         // Sealed bytes do not compress.
         .journal_compression(CompressionType::None)
         .open()

@@ -20,9 +20,10 @@ use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::read::ReadError;
 use crate::mvcc::read_view::ReadView;
 
-/// Events that are read for one turn, about, and what they may hold.
+/// Events that are read for one turn, about, and what they may hold: so much is in memory for a
+/// stream that has taken a delivery and reads no further.
 const EVENTS_MAX: usize = 1_000;
-const BYTES_MAX: usize = 8 << 20;
+const BYTES_MAX: usize = 1 << 20;
 /// Events that are read from storage at once to begin with.
 const CHUNK_EVENTS_MIN: usize = 16;
 

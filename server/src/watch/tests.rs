@@ -154,7 +154,7 @@ fn a_value_is_opened_once_however_many_watchers_want_it() {
         let Some(Some(Parcel::Events { events, .. })) = outbox.next().now_or_never() else {
             panic!("every watcher is told");
         };
-        let value = events[0].value(|event| {
+        let value = events[0].make(|event| {
             opened.set(opened.get() + 1);
             single.sealer.open(&event.record.key, &event.value)
         });

@@ -398,7 +398,7 @@ async fn a_learner_serves_only_serializable_reads_and_status() {
 async fn without_a_leader_linearizable_reads_fail_and_serializable_ones_do_not() {
     let served = serve().await;
     served.put("a", "1").await;
-    served.leaderless.store(true, Ordering::SeqCst);
+    served.leaderless.send_replace(true);
     assert_status(
         served.range(one("a")).await,
         Code::Unavailable,

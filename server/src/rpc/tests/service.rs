@@ -1,7 +1,5 @@
 //! Cluster, Maintenance, Keys, health, and methods that are not served.
 
-use std::sync::atomic::Ordering;
-
 use proto::etcdserverpb as pb;
 use proto::sealkv::v1 as keys_pb;
 use tonic::Code;
@@ -33,7 +31,7 @@ async fn members_are_listed_under_a_header_without_revision() {
         (member.id, &member.name[..], member.client_ur_ls.len()),
         (MEMBER, "one", 1)
     );
-    served.leaderless.store(true, Ordering::SeqCst);
+    served.leaderless.send_replace(true);
     let message = "etcdserver: no leader";
     assert_status(
         served.cluster.clone().member_list(list).await,

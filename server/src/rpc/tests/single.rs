@@ -9,6 +9,7 @@ use keys::{
     SlotKeyPair, StorageKeys,
 };
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::access::{Internal, Permitted, Sessions};
 use crate::apply::{EntryBody, EntryRef, Machine};
@@ -38,7 +39,8 @@ pub(crate) struct Single {
     pub(crate) sessions: Sessions,
     lessor: Mutex<Lessor>,
     since: Instant,
-    pub(crate) leaderless: AtomicBool,
+    pub(crate) leaderless: watch::Sender<bool>,
+    applied: watch::Sender<u64>,
     pub(crate) learner: AtomicBool,
     /// Proposals that are answered as void for this reason, without being applied.
     pub(crate) void: Mutex<Vec<NoEffect>>,
@@ -93,7 +95,8 @@ impl Single {
             sessions: Sessions::default(),
             lessor: Mutex::new(lessor),
             since: Instant::now(),
-            leaderless: AtomicBool::new(false),
+            leaderless: watch::Sender::new(false),
+            applied: watch::Sender::new(1),
             learner: AtomicBool::new(false),
             void: Mutex::default(),
             proposals: AtomicU64::new(0),
@@ -132,6 +135,7 @@ impl Single {
             .lock()
             .observe(&outcome.lease_changes, self.since.elapsed());
         self.hub.publish(&outcome.events, &outcome.view);
+        self.applied.send_replace(index);
         if outcome.keys_changed {
             let table = &outcome.view.key_table;
             let keyring = Keyring::open_table(table, Arc::clone(&self.slot)).unwrap();
@@ -181,13 +185,27 @@ impl Replica for Single {
     }
 
     fn read_barrier(&self) -> Pending<'_, Result<(), ReadIndexError>> {
-        let lost = self.leaderless.load(Ordering::SeqCst);
+        let lost = *self.leaderless.borrow();
         Box::pin(async move {
             if lost {
                 Err(ReadIndexError::NoLeader)
             } else {
                 Ok(())
             }
+        })
+    }
+
+    fn has_applied(&self, index: u64) -> Pending<'_, ()> {
+        let mut applied = self.applied.subscribe();
+        Box::pin(async move {
+            applied.wait_for(|at| *at >= index).await.unwrap();
+        })
+    }
+
+    fn has_leader(&self, known: bool) -> Pending<'_, ()> {
+        let mut leaderless = self.leaderless.subscribe();
+        Box::pin(async move {
+            leaderless.wait_for(|lost| *lost != known).await.unwrap();
         })
     }
 
@@ -199,11 +217,7 @@ impl Replica for Single {
         Place {
             cluster_id: CLUSTER,
             member_id: MEMBER,
-            leader: if self.leaderless.load(Ordering::SeqCst) {
-                0
-            } else {
-                MEMBER
-            },
+            leader: if *self.leaderless.borrow() { 0 } else { MEMBER },
             term: TERM,
             is_learner: self.learner.load(Ordering::SeqCst),
         }

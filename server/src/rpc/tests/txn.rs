@@ -226,7 +226,7 @@ async fn a_read_only_transaction_needs_no_proposal() {
     let response = served.txn(when(vec![])).await.unwrap();
     assert_eq!(response.header.unwrap().revision, 2);
     assert_eq!(served.proposals.load(Ordering::SeqCst), proposed);
-    served.leaderless.store(true, Ordering::SeqCst);
+    served.leaderless.send_replace(true);
     assert_status(
         served.txn(when(vec![])).await,
         Code::Unavailable,

@@ -435,7 +435,6 @@ async fn a_watch_whose_value_does_not_open_is_cancelled_with_the_reason() {
 
 #[tokio::test]
 async fn a_stream_that_requires_a_leader_ends_without_one() {
-    use std::sync::atomic::Ordering;
     let limits = Limits {
         election_timeout: Duration::from_millis(5),
         ..Limits::default()
@@ -453,7 +452,7 @@ async fn a_stream_that_requires_a_leader_ends_without_one() {
         .await
         .unwrap()
         .into_inner();
-    served.leaderless.store(true, Ordering::SeqCst);
+    served.leaderless.send_replace(true);
     let status = tokio::time::timeout(DEADLINE, responses.message())
         .await
         .unwrap()
