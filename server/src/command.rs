@@ -239,6 +239,17 @@ bodies! {
     51 Authenticate(Authenticate),
 }
 
+/// `LeaseRevoke` and `LeaseExpire`.
+const ENDS_OF_LEASES: [u16; 2] = [11, 12];
+
+impl Body {
+    /// A lease that is revoked, or leases that have expired.
+    #[must_use]
+    pub fn ends_leases(&self) -> bool {
+        ENDS_OF_LEASES.contains(&self.kind())
+    }
+}
+
 fn encode_message(message: &impl Message, out: &mut BytesMut) {
     out.reserve(message.encoded_len());
     message
@@ -371,6 +382,12 @@ impl Envelope {
         self.flags & FLAG_SEALED_OPERANDS != 0
     }
 
+    /// A lease that is revoked, or leases that have expired.
+    #[must_use]
+    pub fn ends_leases(&self) -> bool {
+        ENDS_OF_LEASES.contains(&self.kind)
+    }
+
     /// Clients' writes, plugins' deployment, and what a member says of itself, its acknowledgement
     /// of the root key among them: that one is a change of the key table like any other, and the
     /// table's own rules refuse what does not fit. The rest only a leader proposes, for itself: a
@@ -398,6 +415,26 @@ mod tests {
                 member: 1 << 63,
                 seq: 2,
             })
+        }
+    }
+
+    #[test]
+    fn revocations_and_expiries_end_leases_and_nothing_else_does() {
+        let revoke: Body = LeaseRevoke { id: 1 }.into();
+        let expire: Body = LeaseExpire {
+            term: 1,
+            ids: vec![1],
+        }
+        .into();
+        let grant: Body = LeaseGrant {
+            id: 1,
+            ttl_seconds: 2,
+        }
+        .into();
+        for (body, ends) in [(revoke, true), (expire, true), (grant, false)] {
+            assert_eq!(body.ends_leases(), ends);
+            let encoded = Command::new(header(), body).encode();
+            assert_eq!(Envelope::read(&encoded).unwrap().ends_leases(), ends);
         }
     }
 

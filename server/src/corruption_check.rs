@@ -1,12 +1,16 @@
-//! The leader's comparison of the members' data, every `--corrupt-check-time`.
+//! Comparisons of the members' data: by the leader, every `--corrupt-check-time`; of what is
+//! compacted, every `--compact-hash-check-time`; and of a member with its peers before it serves.
 //!
-//! Promise: etcd's rules. Members with the same compact revision must have the same hash up to the
+//! Promise: etcd's rules. In the first, members with the same compact revision must have the same hash up to the
 //! leader's revision; none may be ahead of the leader; the leader's own hash must not change. The
 //! first member that breaks one gets the CORRUPT alarm. A member that is behind, has compacted, or
 //! does not answer is left out of this round.
 //! Not known here: what the hash covers.
 //!
 //! Source: etcd 3.7.1, `server/etcdserver/corrupt.go`.
+
+mod compacted;
+mod initial;
 
 use std::time::Duration;
 
@@ -16,6 +20,9 @@ use crate::access::{Internal, Permitted};
 use crate::command::{AlarmKind, ChangeAlarm};
 use crate::mvcc::hash::{KvHash, hash_kv};
 use crate::raft::{Consensus, Lane};
+
+pub use compacted::run as run_compacted;
+pub use initial::{Inconsistent, check as initial};
 
 /// What one member has up to a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,15 +48,10 @@ pub async fn run(consensus: Consensus, interval: Duration) {
 
 /// The first member that has other data than the leader.
 async fn corrupt_member(consensus: &Consensus) -> Option<u64> {
-    let (before, _) = own_hash(consensus).await?;
-    let mut others = Vec::new();
-    for (id, (node, _)) in consensus.member_nodes() {
-        if id != consensus.member_id() {
-            others.extend(ask(consensus, id, &node.peer_urls, before.hash_revision).await);
-        }
-    }
+    let (before, _) = own_hash(consensus, 0).await?;
+    let (others, _) = ask_others(consensus, before.hash_revision).await;
     consensus.read_barrier().await.ok()?;
-    let (after, newest) = own_hash(consensus).await?;
+    let (after, newest) = own_hash(consensus, 0).await?;
     let corrupt = compare(consensus.member_id(), (before, after), newest, &others);
     tracing::info!(
         number_of_peers_checked = others.len(),
@@ -58,11 +60,11 @@ async fn corrupt_member(consensus: &Consensus) -> Option<u64> {
     corrupt
 }
 
-/// Also the newest revision.
-async fn own_hash(consensus: &Consensus) -> Option<(KvHash, i64)> {
+/// Up to a revision, 0 for the newest, which is told as well.
+async fn own_hash(consensus: &Consensus, revision: i64) -> Option<(KvHash, i64)> {
     let view = consensus.view();
     let newest = view.revision;
-    let hashed = tokio::task::spawn_blocking(move || hash_kv(&view, 0)).await;
+    let hashed = tokio::task::spawn_blocking(move || hash_kv(&view, revision)).await;
     match hashed.ok()? {
         Ok(hash) => Some((hash, newest)),
         Err(error) => {
@@ -70,6 +72,19 @@ async fn own_hash(consensus: &Consensus) -> Option<(KvHash, i64)> {
             None
         }
     }
+}
+
+/// What the other members have up to a revision, and how many there are, with those that do not
+/// answer.
+async fn ask_others(consensus: &Consensus, revision: i64) -> (Vec<Found>, usize) {
+    let (mut found, mut others) = (Vec::new(), 0);
+    for (id, (node, _)) in consensus.member_nodes() {
+        if id != consensus.member_id() {
+            others += 1;
+            found.extend(ask(consensus, id, &node.peer_urls, revision).await);
+        }
+    }
+    (found, others)
 }
 
 async fn ask(consensus: &Consensus, member: u64, urls: &[String], revision: i64) -> Option<Found> {

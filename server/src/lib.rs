@@ -39,4 +39,5 @@ pub mod start;
 pub mod storage;
 pub mod tables;
 pub mod tls;
+pub mod traces;
 pub mod watch;

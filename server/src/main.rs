@@ -78,6 +78,15 @@ fn run(config: Config) -> ExitCode {
             "this flag has no meaning in sealkv and changes nothing"
         );
     }
+    if config.unsafe_no_fsync {
+        tracing::warn!(
+            "--unsafe-no-fsync: a power cut loses acknowledged writes, and this member's votes \
+             with them; for tests alone"
+        );
+    }
+    for gate in config.features.kept_on() {
+        tracing::warn!(gate, "this feature gate cannot be turned off in sealkv");
+    }
     tls::warn_of_unused(&config);
     let mut plain_peers = config
         .listen_peer_urls

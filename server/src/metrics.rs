@@ -25,21 +25,6 @@ pub use peers::PeerMeters;
 /// What `/metrics` answers with.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
-/// etcd's feature gates, and whether this server behaves as if they were on.
-const FEATURES: &[(&str, &str, bool)] = &[
-    ("AllAlpha", "ALPHA", false),
-    ("AllBeta", "BETA", false),
-    ("CompactHashCheck", "ALPHA", false),
-    ("FastLeaseKeepAlive", "BETA", true),
-    ("InitialCorruptCheck", "ALPHA", false),
-    ("LeaseCheckpoint", "ALPHA", true),
-    ("LeaseCheckpointPersist", "ALPHA", true),
-    ("PriorityRequest", "ALPHA", false),
-    ("SetMemberLocalAddr", "ALPHA", false),
-    ("StopGRPCServiceOnDefrag", "ALPHA", false),
-    ("TxnModeWriteWithSharedBuffer", "BETA", true),
-];
-
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::register);
 
 /// The one set of this process.
@@ -112,6 +97,7 @@ pub struct Metrics {
     pub health_check: IntGaugeVec,
     pub health_checks: IntCounterVec,
     pub alarms: IntGaugeVec,
+    features: IntGaugeVec,
     server_id: IntGaugeVec,
 
     /// 1 when this member has opened the root of the keys.
@@ -152,6 +138,12 @@ impl Metrics {
             .set(1);
     }
 
+    /// One of the feature gates: its name, its stage, and whether it is on.
+    pub fn set_feature(&self, name: &str, stage: &str, enabled: bool) {
+        let feature = self.features.with_label_values(&[name, stage]);
+        feature.set(i64::from(enabled));
+    }
+
     /// In the text format that Prometheus scrapes.
     pub fn page(&self) -> Vec<u8> {
         let mut page = Vec::new();
@@ -181,16 +173,6 @@ impl Metrics {
         );
         // As etcd labels it, without the patch level.
         cluster_version.with_label_values(&["3.7"]).set(1);
-        let features = to.gauges(
-            "etcd_server_feature_enabled",
-            "Whether or not a feature is enabled. 1 is enabled, 0 is not.",
-            &["name", "stage"],
-        );
-        for &(name, stage, on) in FEATURES {
-            features
-                .with_label_values(&[name, stage])
-                .set(i64::from(on));
-        }
         let build = to.gauges(
             "sealkv_build_info",
             "Which release is running.",
@@ -363,6 +345,11 @@ impl Metrics {
                 "etcd_debugging_server_alarms",
                 "Alarms of every member.",
                 &["server_id", "alarm_type"],
+            ),
+            features: to.gauges(
+                "etcd_server_feature_enabled",
+                "Whether or not a feature is enabled. 1 is enabled, 0 is not.",
+                &["name", "stage"],
             ),
             server_id: to.gauges("etcd_server_id", "The member's id.", &["server_id"]),
             root_opened: to.gauge(

@@ -4,9 +4,11 @@
 //! Nothing is generated beside data that it could not open.
 
 mod bootstrap;
+mod discovery;
 mod join;
 mod listen;
 mod member;
+mod memory;
 mod pages;
 mod plugins;
 mod restore;
@@ -18,8 +20,11 @@ use thiserror::Error;
 
 use crate::config::{Config, ConfigError};
 use crate::shutdown::Shutdown;
+use crate::storage::log::LogError;
 
 pub use bootstrap::open_provider;
+pub use discovery::DiscoveryError;
+pub use memory::MemoryError;
 pub use restore::{Restore, RestoreFailed, Restored};
 
 /// Why a member did not start, or ended by itself. One line for a person.
@@ -59,8 +64,8 @@ pub enum StartError {
     AuthToken(#[from] crate::access::KeyError),
     #[error("key provider: {0}")]
     Provider(keys::ProviderError),
-    #[error("raft log: {0}")]
-    Log(#[from] crate::storage::log::LogError),
+    #[error(transparent)]
+    Log(#[from] LogError),
     #[error(transparent)]
     State(#[from] crate::apply::Poison),
     #[error(
@@ -73,6 +78,8 @@ pub enum StartError {
              data directory. A member that has lost its data must be replaced under a new id"
     )]
     AlreadyBootstrapped { member: u64 },
+    #[error(transparent)]
+    Discovery(Box<DiscoveryError>),
     #[error("{0}")]
     Join(#[from] crate::raft::JoinError),
     #[error("--force-new-cluster: {0}")]
@@ -83,6 +90,12 @@ pub enum StartError {
          removed, and a member in its place gets a new id"
     )]
     Removed,
+    #[error(transparent)]
+    Traces(#[from] crate::traces::TracesError),
+    #[error(transparent)]
+    Memory(#[from] memory::MemoryError),
+    #[error(transparent)]
+    Inconsistent(#[from] crate::corruption_check::Inconsistent),
     #[error("cannot listen on {url}: {source}")]
     Listen { url: String, source: std::io::Error },
     #[error("raft: {0}")]
@@ -99,6 +112,12 @@ pub enum StartError {
     },
 }
 
+impl From<DiscoveryError> for StartError {
+    fn from(error: DiscoveryError) -> Self {
+        Self::Discovery(Box::new(error))
+    }
+}
+
 /// Less than one segment of the raft log: the engine under the store does not pass on why it
 /// could not write.
 const FREE_BYTES_MIN: u64 = 64_000_000;
@@ -106,6 +125,17 @@ const FREE_BYTES_MIN: u64 = 64_000_000;
 fn is_full(path: &std::path::Path) -> bool {
     rustix::fs::statvfs(path)
         .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < FREE_BYTES_MIN)
+}
+
+/// Raft does not pass on why it could not write either.
+fn may_be_of_a_full_disk(error: &StartError) -> bool {
+    match error {
+        StartError::Raft(_) => true,
+        StartError::Log(LogError::Disk { source, .. }) => {
+            source.kind() == std::io::ErrorKind::StorageFull
+        }
+        _ => false,
+    }
 }
 
 /// Runs a member until it is told to stop, or cannot go on.
@@ -120,13 +150,19 @@ pub fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
             what: "cannot start threads",
             source,
         })?;
-    let data_dir = config.data_dir.clone();
+    let mut directories = vec![config.data_dir.clone()];
+    directories.extend(config.wal_dir.clone());
     let outcome = runtime.block_on(member::run(Arc::new(config), shutdown));
     let outcome = outcome.map_err(|error| match error {
-        StartError::Raft(reason) if is_full(&data_dir) => StartError::DiskFull {
-            path: data_dir,
-            reason,
-        },
+        error if may_be_of_a_full_disk(&error) => {
+            match directories.into_iter().find(|path| is_full(path)) {
+                Some(path) => StartError::DiskFull {
+                    path,
+                    reason: error.to_string(),
+                },
+                None => error,
+            }
+        }
         error => error,
     });
     // A task that does not end must not keep the process.

@@ -15,6 +15,7 @@ use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
 use tests::cluster::{Cluster, Member, Program, READY_WITHIN};
+use tests::http::Request;
 use tests::{binary, wait};
 
 fn run(program: &Path, arguments: &[&str], directory: &Path) -> Output {
@@ -54,10 +55,6 @@ const OTHER_DEFAULTS: &[(&str, &str)] = &[
     ),
     ("max-concurrent-streams", "etcd shows math.MaxUint32"),
     ("key-file", "also names the root key file"),
-    (
-        "distributed-tracing-service-name",
-        "a service of its own name",
-    ),
 ];
 
 #[test]
@@ -288,6 +285,108 @@ async fn a_directory_that_others_may_read_is_warned_of() {
     std::fs::set_permissions(&member.data, std::fs::Permissions::from_mode(0o755)).unwrap();
     member.start().await;
     assert!(member.log().contains("check file permission"));
+}
+
+#[tokio::test]
+async fn the_raft_log_may_lie_in_a_directory_of_its_own_and_stays_there() {
+    let mut cluster = one().await;
+    let member = &mut cluster.members[0];
+    let wal = member.home.join("fast/wal");
+    member.set_flag("wal-dir", &wal.display().to_string());
+    member.start().await;
+    member.client().await.put("a", "1").await.unwrap();
+    member.terminate().await;
+    let segments = std::fs::read_dir(&wal).unwrap();
+    assert!(segments.count() > 1, "the log's segments are there");
+    member.set_flag("wal-dir", "");
+    member.launch();
+    assert_eq!(member.wait_end().await.code(), Some(1));
+    let said = member.log_of_this_start();
+    assert!(said.contains(&wal.display().to_string()), "{said}");
+    member.set_flag("wal-dir", &wal.display().to_string());
+    member.start().await;
+    let found = member.client().await.get("a").await.unwrap();
+    assert_eq!(found.kvs[0].value, "1");
+}
+
+/// The log of one start after the other, without syncs in between: what the flag gives up is what
+/// a power cut takes, not what a stop leaves.
+#[tokio::test]
+async fn without_syncs_a_stop_loses_nothing_and_the_log_warns() {
+    let mut cluster = one().await;
+    let member = &mut cluster.members[0];
+    member.set_flag("unsafe-no-fsync", "true");
+    member.start().await;
+    member.client().await.put("a", "1").await.unwrap();
+    member.kill();
+    member.start().await;
+    let found = member.client().await.get("a").await.unwrap();
+    assert_eq!(found.kvs[0].value, "1");
+    assert!(
+        member
+            .log()
+            .contains("a power cut loses acknowledged writes")
+    );
+}
+
+#[tokio::test]
+async fn feature_gates_are_shown_as_they_hold_and_unknown_ones_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run(
+        binary::sealkv(),
+        &["--feature-gates=CompactHashCheck=true,Foo=true"],
+        directory.path(),
+    );
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("--feature-gates: unrecognized feature gate: Foo"),
+        "{said}"
+    );
+    let cluster = Cluster::plan()
+        .program(Program::Sealkv)
+        .members(3)
+        .flag("--feature-gates=CompactHashCheck=true,InitialCorruptCheck=true")
+        .flag("--feature-gates=StopGRPCServiceOnDefrag=true,LeaseCheckpoint=false")
+        .flag("--compact-hash-check-time=200ms")
+        // The leader is to stay.
+        .flag("--heartbeat-interval=500")
+        .flag("--election-timeout=5000");
+    let mut cluster = cluster.start().await;
+    let client = cluster.client().await;
+    for value in 0..5 {
+        client.put("a", format!("{value}")).await.unwrap();
+    }
+    client.compact(3).await.unwrap();
+    let leader = cluster.leader().await;
+    wait::until_true("a comparison of all members", READY_WITHIN, || {
+        let log = cluster.members[leader].log();
+        log.contains("successfully checked hash on whole cluster")
+    })
+    .await;
+    let member = &mut cluster.members[(leader + 1) % 3];
+    member.terminate().await;
+    member.start().await;
+    let log = member.log_of_this_start();
+    assert!(
+        log.contains("initial corruption checking passed; no corruption"),
+        "{log}"
+    );
+    assert!(
+        log.contains("this feature gate cannot be turned off") && log.contains("LeaseCheckpoint"),
+        "{log}"
+    );
+    let page = Request::get("/metrics").send(member.client_port).await;
+    let page = page.text().await;
+    for (name, stage, on) in [
+        ("CompactHashCheck", "ALPHA", 1),
+        ("PriorityRequest", "ALPHA", 0),
+        ("LeaseCheckpoint", "ALPHA", 1),
+        ("AllBeta", "BETA", 0),
+    ] {
+        let line = format!(r#"etcd_server_feature_enabled{{name="{name}",stage="{stage}"}} {on}"#);
+        assert!(page.lines().any(|found| found == line), "{line} in {page}");
+    }
 }
 
 #[tokio::test]

@@ -300,6 +300,9 @@ const OF_THE_MIXIN: &[&str] = &[
     "grpc_server_handled_total{",
     "grpc_server_handling_seconds_bucket{",
     "grpc_server_started_total{",
+    // The dashboard's active streams.
+    r#"grpc_server_started_total{grpc_method="LeaseKeepAlive",grpc_service="etcdserverpb.Lease",grpc_type="bidi_stream"}"#,
+    r#"grpc_server_started_total{grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"}"#,
     "process_resident_memory_bytes",
 ];
 

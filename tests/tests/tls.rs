@@ -312,6 +312,71 @@ impl Load {
     }
 }
 
+/// A page that is asked for over TLS; nothing if the client was not let in.
+async fn secure_page(tls: &Tls, port: u16, path: &str) -> String {
+    match tls.clone().http1().open(port).await {
+        Ok(stream) => page(stream, path).await,
+        Err(_) => String::new(),
+    }
+}
+
+#[tokio::test]
+async fn the_listeners_of_pages_ask_for_the_same_certificates_and_follow_the_files() {
+    let pki = Pki::new();
+    let crl = pki.path("crl");
+    let bob = pki.ca.issue("bob", &Says::of("bob", &["bob"]));
+    std::fs::write(&crl, pki.ca.revocation_list(&[])).unwrap();
+    let (http, metrics, open) = (free_port(), free_port(), free_port());
+    let cluster = pki
+        .plan()
+        .flag(flag("client-crl-file", &crl))
+        .flag(format!(
+            "--listen-client-http-urls=https://127.0.0.1:{http}"
+        ))
+        .flag(format!(
+            "--listen-metrics-urls=https://127.0.0.1:{metrics},http://127.0.0.1:{open}"
+        ))
+        .start()
+        .await;
+    let member = &cluster.members[0];
+    let (alice, as_bob) = (pki.as_alice(), Tls::new(&pki.ca, Some(&bob)));
+    let nobody = Tls::new(&pki.ca, None);
+    let pages = [(http, "/version", "3.7.1"), (metrics, "/metrics", "etcd_")];
+    for (port, path, says) in pages {
+        for tls in [&alice, &as_bob] {
+            let answer = secure_page(tls, port, path).await;
+            assert!(answer.contains(says), "{path}: {answer}");
+        }
+        assert_eq!(secure_page(&nobody, port, path).await, "", "{path}");
+        let plain = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+        assert_eq!(page(plain.unwrap(), path).await, "", "{path}");
+    }
+    logged(member, "tls: client didn't provide a certificate").await;
+    // As in etcd, a plain URL of metrics asks for nothing.
+    let plain = tokio::net::TcpStream::connect(("127.0.0.1", open)).await;
+    assert!(page(plain.unwrap(), "/metrics").await.contains("etcd_"));
+
+    let renewed = pki.ca.issue("server", &Says::of("server", &HERE));
+    let serial = renewed.serial.to_be_bytes();
+    std::fs::write(&crl, pki.ca.revocation_list(&[&bob])).unwrap();
+    for (port, path, _) in pages {
+        let shown = || async {
+            let stream = alice.open(port).await.ok()?;
+            let certificate = stream.get_ref().1.peer_certificates()?[0].clone();
+            let has = certificate.windows(8).any(|bytes| bytes == serial);
+            has.then_some(())
+        };
+        wait::until("the new certificate", IN_FORCE_WITHIN, shown).await;
+        let out = || async {
+            let answer = secure_page(&as_bob, port, path).await;
+            answer.is_empty().then_some(())
+        };
+        wait::until("the revocation", IN_FORCE_WITHIN, out).await;
+        assert_ne!(secure_page(&alice, port, path).await, "", "{path}");
+    }
+    assert!(refused(member, &as_bob).await);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_ca_and_revocations_change_under_load_without_a_failed_request() {
     let pki = Pki::new();

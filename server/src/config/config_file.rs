@@ -84,7 +84,6 @@ const DEFAULT_IF_EMPTY: &[&str] = &[
     "initial-cluster-state",
     "cors",
     "host-whitelist",
-    "feature-gates",
 ];
 
 /// Keys of the proxy, the discovery and the store of etcd 2, which etcd's own sample file still
@@ -269,7 +268,9 @@ fn text_of(spec: &FlagSpec, value: Value) -> Result<Option<String>, Problem> {
             }
             text
         }
-        (Kind::Text, _) => return wrong("a text: put it in quotes"),
+        (Kind::Gates, Value::Text(text)) if text.is_empty() => return Ok(None),
+        (Kind::Gates, Value::Text(text)) => text,
+        (Kind::Text | Kind::Gates, _) => return wrong("a text: put it in quotes"),
         (Kind::Bool, Value::Bool(on)) => on.to_string(),
         (Kind::Bool, Value::Text(word)) => match word.to_ascii_lowercase().as_str() {
             "yes" | "on" | "y" => "true".to_owned(),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::duration::parse_duration;
+use super::feature_gates::FeatureGates;
 use super::flag_table::{self, FLAGS, FlagSpec, Kind};
 use super::mistake::{Mistake, Problem, Source};
 
@@ -65,6 +66,10 @@ impl Given {
 
     /// A checked value.
     pub(super) fn set(&mut self, spec: &'static FlagSpec, value: String, source: Source) {
+        let value = match self.values.remove(spec.name) {
+            Some((before, _)) if spec.kind == Kind::Gates => format!("{before},{value}"),
+            _ => value,
+        };
         self.values.insert(spec.name, (value, source));
     }
 
@@ -274,6 +279,7 @@ impl<'a> Argument<'a> {
 
 pub(super) fn check_kind(kind: Kind, value: &str) -> Result<(), Problem> {
     let (parses, problem) = match kind {
+        Kind::Gates => return FeatureGates::parse(value).map(drop),
         Kind::Text => (true, Problem::NoValue),
         Kind::Bool => (parse_bool(value).is_some(), Problem::Bool),
         Kind::Unsigned => (parse_unsigned(value).is_some(), Problem::Unsigned),

@@ -13,6 +13,8 @@ pub enum Kind {
     Unsigned,
     Signed,
     Duration,
+    /// `NAME=BOOL,NAME=BOOL…`; each occurrence adds to those before.
+    Gates,
 }
 
 /// What becomes of a flag in this release.
@@ -127,7 +129,7 @@ const fn absent(group: Group, kind: Kind, name: &'static str, unless: &'static s
 use Group::{
     Auth, Clustering, Features, Keys, Logging, Member, Monitoring, Security, Tracing, Unsafe,
 };
-use Kind::{Bool, Duration, Signed, Text, Unsigned};
+use Kind::{Bool, Duration, Gates, Signed, Text, Unsigned};
 
 pub const FLAGS: &[FlagSpec] = &[
     works(
@@ -144,7 +146,14 @@ pub const FLAGS: &[FlagSpec] = &[
         "${name}.sealkv",
         "Path to the data directory.",
     ),
-    absent(Member, Text, "wal-dir", ""),
+    works(
+        Member,
+        Text,
+        "wal-dir",
+        "",
+        "Path to the directory of the raft log; the data directory keeps a link to it. It is chosen \
+         at the first start.",
+    ),
     works(
         Member,
         Unsigned,
@@ -198,7 +207,13 @@ pub const FLAGS: &[FlagSpec] = &[
     ),
     meaningless(Member, Unsigned, "max-snapshots"),
     meaningless(Member, Unsigned, "max-wals"),
-    absent(Member, Bool, "memory-mlock", "false"),
+    works(
+        Member,
+        Bool,
+        "memory-mlock",
+        "false",
+        "Keep all memory of this process out of swap; needs no limit on locked memory.",
+    ),
     works(
         Member,
         Signed,
@@ -269,7 +284,15 @@ pub const FLAGS: &[FlagSpec] = &[
     ),
     meaningless(Member, Duration, "raft-read-timeout"),
     meaningless(Member, Duration, "raft-write-timeout"),
-    absent(Member, Text, "feature-gates", ""),
+    works(
+        Member,
+        Gates,
+        "feature-gates",
+        "",
+        "Comma-separated NAME=BOOL: CompactHashCheck, InitialCorruptCheck, PriorityRequest, \
+         SetMemberLocalAddr, StopGRPCServiceOnDefrag, AllAlpha, AllBeta. LeaseCheckpoint, \
+         LeaseCheckpointPersist, FastLeaseKeepAlive and TxnModeWriteWithSharedBuffer are always on.",
+    ),
     works(
         Member,
         Text,
@@ -354,8 +377,20 @@ pub const FLAGS: &[FlagSpec] = &[
     absent(Clustering, Text, "discovery-password", ""),
     absent(Clustering, Text, "discovery-fallback", "exit"),
     absent(Clustering, Text, "discovery-proxy", ""),
-    absent(Clustering, Text, "discovery-srv", ""),
-    absent(Clustering, Text, "discovery-srv-name", ""),
+    works(
+        Clustering,
+        Text,
+        "discovery-srv",
+        "",
+        "DNS domain whose SRV records name the initial cluster, in place of --initial-cluster.",
+    ),
+    works(
+        Clustering,
+        Text,
+        "discovery-srv-name",
+        "",
+        "Suffix of the SRV service that is asked for (etcd-server-ssl-NAME and etcd-server-NAME).",
+    ),
     works(
         Clustering,
         Bool,
@@ -642,16 +677,42 @@ pub const FLAGS: &[FlagSpec] = &[
         "300ms",
         "Log a warning when a unary request takes longer than this.",
     ),
-    absent(Tracing, Bool, "enable-distributed-tracing", "false"),
-    absent(
+    works(
+        Tracing,
+        Bool,
+        "enable-distributed-tracing",
+        "false",
+        "Send a span for each sampled call to an OpenTelemetry collector: method, times and code, \
+         never keys or values.",
+    ),
+    works(
         Tracing,
         Text,
         "distributed-tracing-address",
         "localhost:4317",
+        "Host and port of the collector, which is spoken to by OTLP over gRPC without TLS.",
     ),
-    absent(Tracing, Text, "distributed-tracing-service-name", "etcd"),
-    absent(Tracing, Text, "distributed-tracing-instance-id", ""),
-    absent(Tracing, Signed, "distributed-tracing-sampling-rate", "0"),
+    works(
+        Tracing,
+        Text,
+        "distributed-tracing-service-name",
+        "etcd",
+        "Service name of the spans, the same for all members.",
+    ),
+    works(
+        Tracing,
+        Text,
+        "distributed-tracing-instance-id",
+        "",
+        "Instance id of the spans, another one for each member.",
+    ),
+    works(
+        Tracing,
+        Signed,
+        "distributed-tracing-sampling-rate",
+        "0",
+        "Calls out of a million that are sampled when their client has not decided by itself.",
+    ),
     works(
         Features,
         Duration,
@@ -659,7 +720,14 @@ pub const FLAGS: &[FlagSpec] = &[
         "0s",
         "Time between comparisons of the members' data by the leader; 0 for none.",
     ),
-    absent(Features, Duration, "compact-hash-check-time", "1m"),
+    works(
+        Features,
+        Duration,
+        "compact-hash-check-time",
+        "1m",
+        "Time between comparisons of the members' compacted data by the leader, with the feature \
+         gate CompactHashCheck.",
+    ),
     works(
         Features,
         Signed,
@@ -698,7 +766,13 @@ pub const FLAGS: &[FlagSpec] = &[
         "Force to create a new one-member cluster out of this member's data; all others count as \
          removed.",
     ),
-    absent(Unsafe, Bool, "unsafe-no-fsync", "false"),
+    works(
+        Unsafe,
+        Bool,
+        "unsafe-no-fsync",
+        "false",
+        "Disables the raft log's fsync: a power cut loses acknowledged writes. For tests alone.",
+    ),
 ];
 
 #[cfg(test)]

@@ -52,6 +52,18 @@ pub enum Problem {
     #[error("both {etcd} and {ours} are set: unset one of them")]
     TwoVariables { etcd: String, ours: String },
 
+    #[error("unrecognized feature gate: {name}")]
+    UnknownGate { name: String },
+    #[error("missing bool value for {name}")]
+    GateWithoutValue { name: String },
+    #[error(
+        "invalid value of {name}={value}, err: strconv.ParseBool: parsing {value:?}: invalid syntax"
+    )]
+    GateNotBool { name: String, value: String },
+    #[error(
+        "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
+    )]
+    PersistWithoutCheckpoint,
     #[error("not implemented by this release")]
     Absent,
     #[error("not implemented by this release; only {unless} is accepted")]
@@ -87,6 +99,13 @@ pub enum Problem {
     Cluster(#[from] ClusterError),
     #[error("{0}")]
     Tls(#[from] TlsMistake),
+    #[error(
+        "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+         \"discovery\", \"discovery-endpoints\" or \"discovery-srv\""
+    )]
+    TwoBootstraps,
+    #[error("means nothing without --discovery-srv")]
+    NoDiscovery,
     #[error("is required when --listen-client-urls is set explicitly")]
     AdvertiseUnset,
     #[error("does not go with --key-provider={provider}")]

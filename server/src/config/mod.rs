@@ -9,6 +9,7 @@ mod auth_token;
 mod cluster;
 mod config_file;
 mod duration;
+mod feature_gates;
 mod flag_syntax;
 mod flag_table;
 mod help;
@@ -16,8 +17,10 @@ mod log;
 mod mistake;
 mod settle;
 mod tls;
+mod tracing;
 mod url;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +28,7 @@ pub use allow_list::AllowList;
 pub use auth_token::AuthToken;
 pub use cluster::{ClusterError, InitialCluster};
 pub use duration::{parse_duration, show_duration};
+pub use feature_gates::{FeatureGates, FeatureState, Gate};
 pub use flag_syntax::Given;
 pub use flag_table::{FLAGS, FlagSpec, Group, Kind, Standing};
 pub use help::{flags_help, flags_markdown};
@@ -33,6 +37,7 @@ pub use tls::{
     AllowedNames, CipherSuite, OwnCertificate, PemPair, SelfSigned, TlsSettings, TlsVersion,
     TlsVersions,
 };
+pub use tracing::{SAMPLES_PER, Tracing};
 pub use url::{MemberUrl, Place, UrlError};
 
 /// etcd's release whose behaviour this server has.
@@ -44,6 +49,12 @@ pub const ETCD_CLUSTER_VERSION: &str = "3.7.0";
 pub struct Config {
     pub name: String,
     pub data_dir: PathBuf,
+    /// Where the raft log is, if not in the data directory.
+    pub wal_dir: Option<PathBuf>,
+    /// The raft log is not synced: a power cut loses what was acknowledged.
+    pub unsafe_no_fsync: bool,
+    /// Keep all memory out of swap.
+    pub lock_memory: bool,
     /// Sorted, as all lists of URLs here.
     pub listen_client_urls: Vec<MemberUrl>,
     /// HTTP moves here from the client URLs; empty: it stays with them.
@@ -61,6 +72,8 @@ pub struct Config {
     pub advertise_peer_urls: Vec<MemberUrl>,
     /// Parsed, but held against name and peer URLs only by [`Config::check_bootstrap`].
     pub initial_cluster: InitialCluster,
+    /// Where the initial cluster is to be asked for instead, before the first start.
+    pub discovery_srv: Option<SrvDiscovery>,
     pub initial_cluster_state: ClusterState,
     pub initial_cluster_token: String,
     /// Refuse what would leave the cluster without a quorum of started, connected members.
@@ -83,6 +96,9 @@ pub struct Config {
     pub compaction_sleep_interval: Duration,
     /// `None`: the members' data is not compared.
     pub corrupt_check_interval: Option<Duration>,
+    /// Not zero.
+    pub compact_hash_check_interval: Duration,
+    pub features: FeatureGates,
     pub concurrent_streams_max: u32,
     pub keepalive: Keepalive,
     /// The least time between pings of a client that has something open.
@@ -94,6 +110,8 @@ pub struct Config {
     pub watch_progress_interval: Duration,
     pub warning_apply_duration: Duration,
     pub warning_unary_request_duration: Duration,
+    /// `None`: no spans are made.
+    pub tracing: Option<Tracing>,
     pub auth_token: AuthToken,
     pub key_source: KeySource,
     pub log_level: LogLevel,
@@ -121,6 +139,14 @@ pub struct ConfigFile {
 pub enum ClusterState {
     New,
     Existing,
+}
+
+/// SRV records that name the members of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SrvDiscovery {
+    pub domain: String,
+    /// What follows `etcd-server-` in the name of the service.
+    pub service: Option<String>,
 }
 
 /// What history is kept when the leader compacts by itself.
@@ -313,6 +339,17 @@ impl Config {
     /// How long a request may take: queueing, disk, and one election.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
+    /// Where connections to peers come from, with the feature gate SetMemberLocalAddr: the first
+    /// address among the advertised peer URLs that is neither a loopback nor unspecified.
+    pub fn peer_local_address(&self) -> Option<IpAddr> {
+        if !self.features.enabled(Gate::SetMemberLocalAddr) {
+            return None;
+        }
+        let hosts = self.advertise_peer_urls.iter().filter_map(MemberUrl::ip);
+        let mut usable = hosts.filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+        usable.next()
     }
 
     /// The largest gRPC message a client may send.

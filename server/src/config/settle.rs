@@ -13,7 +13,10 @@ use super::flag_table::{FlagSpec, Kind, Standing};
 use super::mistake::{Mistake, Problem};
 use super::tls;
 use super::url::{MemberUrl, UrlError};
-use super::{AllowList, AutoCompaction, ClusterState, Config, Keepalive, KeySource};
+use super::{
+    AllowList, AutoCompaction, ClusterState, Config, FeatureGates, Keepalive, KeySource,
+    SrvDiscovery,
+};
 
 const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -130,6 +133,8 @@ impl Settling<'_> {
             compaction_sleep_interval: self.compaction_sleep_interval(),
             corrupt_check_interval: Some(self.duration("corrupt-check-time", 0))
                 .filter(|interval| !interval.is_zero()),
+            compact_hash_check_interval: self.compact_hash_check_interval(),
+            features: self.features(),
             concurrent_streams_max: self.streams(),
             keepalive: self.keepalive(),
             client_ping_interval_min: self.client_ping_interval_min(),
@@ -139,6 +144,9 @@ impl Settling<'_> {
             watch_progress_interval: self.progress_interval(),
             warning_apply_duration: self.duration("warning-apply-duration", 100),
             warning_unary_request_duration: self.duration("warning-unary-request-duration", 300),
+            wal_dir: self.path("wal-dir"),
+            unsafe_no_fsync: self.given.bool("unsafe-no-fsync").unwrap_or(false),
+            lock_memory: self.given.bool("memory-mlock").unwrap_or(false),
             name,
             data_dir,
             listen_client_urls: listen_client_urls?,
@@ -151,9 +159,11 @@ impl Settling<'_> {
             listen_peer_urls: listen_peer_urls?,
             advertise_peer_urls: advertise_peer_urls?,
             initial_cluster: initial_cluster?,
+            discovery_srv: self.discovery_srv(),
             initial_cluster_state,
             heartbeat_interval,
             election_timeout,
+            tracing: self.tracing(),
             auth_token,
             key_source: key_source?,
             log_level,
@@ -173,6 +183,11 @@ impl Settling<'_> {
             self.mistake(flag, Problem::Empty);
         }
         value
+    }
+
+    fn path(&self, flag: &'static str) -> Option<PathBuf> {
+        let given = self.given.text(flag)?;
+        (!given.is_empty()).then(|| PathBuf::from(given))
     }
 
     fn at_least_one(&mut self, flag: &'static str, default: u64) -> u64 {
@@ -269,6 +284,26 @@ impl Settling<'_> {
             return Duration::from_millis(10);
         }
         interval
+    }
+
+    fn compact_hash_check_interval(&mut self) -> Duration {
+        let interval = self.duration("compact-hash-check-time", 60_000);
+        if interval.is_zero() {
+            self.mistake("compact-hash-check-time", Problem::Zero);
+        }
+        interval
+    }
+
+    fn features(&mut self) -> FeatureGates {
+        let given = self.given.text("feature-gates").unwrap_or_default();
+        let parsed = FeatureGates::parse(given);
+        match parsed.and_then(|gates| gates.check().map(|()| gates)) {
+            Ok(gates) => gates,
+            Err(problem) => {
+                self.mistake("feature-gates", problem);
+                FeatureGates::default()
+            }
+        }
     }
 
     fn keepalive(&self) -> Keepalive {
@@ -402,6 +437,25 @@ impl Settling<'_> {
         }
     }
 
+    fn discovery_srv(&mut self) -> Option<SrvDiscovery> {
+        let given = |flag| self.given.text(flag).filter(|text| !text.is_empty());
+        let (domain, service) = (given("discovery-srv"), given("discovery-srv-name"));
+        let listed = given("initial-cluster").is_some();
+        let Some(domain) = domain else {
+            if service.is_some() {
+                self.mistake("discovery-srv-name", Problem::NoDiscovery);
+            }
+            return None;
+        };
+        if listed {
+            self.mistake("discovery-srv", Problem::TwoBootstraps);
+        }
+        Some(SrvDiscovery {
+            domain: domain.to_owned(),
+            service: service.map(str::to_owned),
+        })
+    }
+
     fn cluster_state(&mut self) -> ClusterState {
         match self.given.text("initial-cluster-state").unwrap_or("new") {
             "new" => ClusterState::New,
@@ -487,7 +541,7 @@ fn same_value(spec: &FlagSpec, given: &str, unless: &str) -> bool {
     match spec.kind {
         Kind::Bool => parse_bool(given) == parse_bool(unless),
         Kind::Duration => super::parse_duration(given) == super::parse_duration(unless),
-        Kind::Text | Kind::Unsigned | Kind::Signed => given == unless,
+        Kind::Text | Kind::Gates | Kind::Unsigned | Kind::Signed => given == unless,
     }
 }
 
@@ -560,7 +614,7 @@ mod tests {
             "--log-level=loud",
             "--key-provider=hope",
             "--cert-file=/x",
-            "--wal-dir=/x",
+            "--discovery=x",
         ]);
         for flag in [
             "--name",
@@ -574,7 +628,7 @@ mod tests {
             "--log-level",
             "--key-provider",
             "--cert-file",
-            "--wal-dir",
+            "--discovery",
         ] {
             assert!(
                 found.iter().any(|m| m.starts_with(flag)),
@@ -592,8 +646,8 @@ mod tests {
             ["--pre-vote: not implemented by this release; only true is accepted"]
         );
         assert_eq!(
-            mistakes(&["--wal-dir=/x"]),
-            ["--wal-dir: not implemented by this release"]
+            mistakes(&["--discovery=x"]),
+            ["--discovery: not implemented by this release"]
         );
     }
 

@@ -141,6 +141,14 @@ impl MemberUrl {
         }
     }
 
+    /// The address, where it names one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match &self.place {
+            Place::Tcp { host, .. } => host.parse().ok(),
+            Place::Unix(_) => None,
+        }
+    }
+
     /// True when nobody outside this machine reaches it.
     pub fn is_local(&self) -> bool {
         match &self.place {

@@ -151,7 +151,7 @@ impl Lessor {
     /// Gives a lease its whole TTL again, counted from `now`.
     pub fn renew(&mut self, id: i64, now: Duration) -> Result<Renewal, LessorError> {
         let clock = *self.clock(id)?;
-        if self.expiring.contains_key(&id) || clock.deadline <= now {
+        if self.is_expiring(id, now) {
             return Ok(Renewal::Expiring);
         }
         if clock.checkpointed {
@@ -162,6 +162,13 @@ impl Lessor {
         Ok(Renewal::Renewed {
             ttl_seconds: whole_seconds(clock.ttl),
         })
+    }
+
+    /// Its time is over, and the entry that ends it is not applied yet.
+    #[must_use]
+    pub fn is_expiring(&self, id: i64, now: Duration) -> bool {
+        let over = |clock: &Clock| clock.deadline <= now || self.expiring.contains_key(&id);
+        self.clocks.get(&id).is_some_and(over)
     }
 
     /// Whole seconds left, at least 0.
@@ -326,7 +333,11 @@ mod tests {
     #[test]
     fn an_expired_lease_is_not_renewed_but_waited_for() {
         let mut lessor = leading(&[(1, 5, 0)]);
+        assert!(!lessor.is_expiring(1, at(5)));
         assert_eq!(lessor.renew(1, at(6)), Ok(Renewal::Expiring));
+        assert!(lessor.is_expiring(1, at(6)));
+        lessor.observe(&[LeaseChange::Ended { id: 1 }], at(7));
+        assert!(!lessor.is_expiring(1, at(7)));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) type RaftHandle = Raft<TypeConfig, StateMachine>;
 
 /// How far apply may fall behind before writes are refused (etcd `maxGapBetweenApplyAndCommitIndex`).
 const BACKLOG_ENTRIES_MAX: u64 = 5_000;
+/// The same for ends of leases, with the feature gate PriorityRequest (etcd `maxPriorityGap`).
+const PRIORITY_BACKLOG_ENTRIES_MAX: u64 = 10_000;
 
 /// Who leads, as this member knows it. Leader 0: nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,6 +61,7 @@ pub(super) struct Parts {
     pub(super) sealer: Sealer,
     pub(super) request_timeout: Duration,
     pub(super) rules: Rules,
+    pub(super) priority_requests: bool,
 }
 
 struct Inner {
@@ -285,11 +288,11 @@ impl Consensus {
     }
 
     /// Whether apply is so far behind that nothing more should be written.
-    pub(super) fn is_backlogged(&self) -> bool {
+    pub(super) fn is_backlogged(&self, ends_leases: bool) -> bool {
         let unapplied = self
             .committed_index()
             .saturating_sub(self.view().applied_index);
-        unapplied > BACKLOG_ENTRIES_MAX
+        unapplied > backlog_entries_max(self.inner.parts.priority_requests && ends_leases)
     }
 
     /// Makes a command ready for this leader's log: VALUE compares become outcomes with guards,
@@ -393,6 +396,14 @@ impl Consensus {
                 return "raft has stopped".into();
             }
         }
+    }
+}
+
+fn backlog_entries_max(has_priority: bool) -> u64 {
+    if has_priority {
+        PRIORITY_BACKLOG_ENTRIES_MAX
+    } else {
+        BACKLOG_ENTRIES_MAX
     }
 }
 

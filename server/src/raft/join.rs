@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::identity::{PROTOCOL_MAX, PROTOCOL_MIN};
 use super::link::Dial;
-use crate::tls::ClientTls;
+use crate::tls::Outbound;
 
 /// How long each of the listed peers may take to answer, connecting included.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -68,11 +68,11 @@ pub enum JoinError {
 pub async fn ask_for_cluster(
     peer_urls: &[String],
     election_timeout: Duration,
-    tls: Option<ClientTls>,
+    way: Outbound,
 ) -> Result<ExistingCluster, JoinError> {
     let dial = Dial::Network {
         election_timeout,
-        tls,
+        way,
     };
     for url in peer_urls {
         let asked = tokio::time::timeout(ANSWER_WITHIN, members_at(&dial, url)).await;

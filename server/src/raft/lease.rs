@@ -173,12 +173,22 @@ impl Consensus {
                 match self.renew_here(id).await {
                     Renewing::Done(answer) => return answer,
                     Renewing::LookAgain => {}
-                    Renewing::Expiring if news.next().await.is_ok() => {}
-                    Renewing::Expiring => return LeaseAtLeader::NotLeader,
+                    // Many may wait, so a look costs little.
+                    Renewing::Expiring => {
+                        while self.is_expiring(id) {
+                            if news.next().await.is_err() {
+                                return LeaseAtLeader::NotLeader;
+                            }
+                        }
+                    }
                 }
             }
         });
         decided.await.unwrap_or(LeaseAtLeader::Undecided)
+    }
+
+    fn is_expiring(&self, id: i64) -> bool {
+        self.lessor().lock().is_expiring(id, clock::monotonic())
     }
 
     async fn renew_here(&self, id: i64) -> Renewing {

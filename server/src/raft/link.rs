@@ -12,7 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
 use crate::config::MemberUrl;
-use crate::tls::{ClientTls, Connector};
+use crate::tls::{Connector, Outbound};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -20,8 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) enum Dial {
     Network {
         election_timeout: Duration,
-        /// What this member shows, and whom it believes.
-        tls: Option<ClientTls>,
+        way: Outbound,
     },
     #[cfg(test)]
     Simulated(super::sim::Port),
@@ -33,9 +32,9 @@ impl Dial {
         match self {
             Self::Network {
                 election_timeout,
-                tls,
+                way,
             } => {
-                let channel = channel(url, *election_timeout, tls.as_ref())?;
+                let channel = channel(url, *election_timeout, way)?;
                 Ok(Link(Way::Channel(channel)))
             }
             #[cfg(test)]
@@ -44,16 +43,12 @@ impl Dial {
     }
 }
 
-fn channel(
-    url: &str,
-    election_timeout: Duration,
-    tls: Option<&ClientTls>,
-) -> Result<Channel, Status> {
+fn channel(url: &str, election_timeout: Duration, way: &Outbound) -> Result<Channel, Status> {
     let undialled = |error: &dyn std::fmt::Display| {
         Status::unavailable(format!("peer URL cannot be dialled: {error}"))
     };
     let url = MemberUrl::parse(url).map_err(|error| undialled(&error))?;
-    let connector = Connector::new(&url, tls).map_err(|error| undialled(&error))?;
+    let connector = Connector::to_peer(&url, way).map_err(|error| undialled(&error))?;
     let endpoint = Endpoint::from_shared(connector.origin())
         .map_err(|error| undialled(&error))?
         .connect_timeout(CONNECT_TIMEOUT)

@@ -44,6 +44,8 @@ pub struct NodeOptions {
     /// What a change of the membership must leave standing.
     pub rules: Rules,
     pub compaction: CompactionPace,
+    /// Ends of leases may wait longer for apply than other writes.
+    pub priority_requests: bool,
 }
 
 #[derive(Debug, Error)]
@@ -134,6 +136,7 @@ impl Node {
             sealer: self.sealer,
             request_timeout: self.options.request_timeout,
             rules: self.options.rules,
+            priority_requests: self.options.priority_requests,
         }))
     }
 }

@@ -19,7 +19,7 @@ use tonic::{Request, Status};
 use super::identity::{Identity, PROTOCOL_MAX, PROTOCOL_MIN};
 use super::link::{Dial, Link};
 use crate::mvcc::read_view::ReadView;
-use crate::tls::ClientTls;
+use crate::tls::Outbound;
 
 /// Binary metadata of every call between members.
 pub(super) const GREETING: &str = "sealkv-greeting-bin";
@@ -68,11 +68,11 @@ impl Peers {
         identity: Identity,
         view: Arc<ArcSwap<ReadView>>,
         election_timeout: Duration,
-        tls: Option<ClientTls>,
+        way: Outbound,
     ) -> Self {
         let dial = Dial::Network {
             election_timeout,
-            tls,
+            way,
         };
         Self::over(identity, view, dial)
     }

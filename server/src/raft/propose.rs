@@ -19,7 +19,7 @@ use super::consensus::{Consensus, Leadership};
 use super::peers::Lane;
 use super::types::{EntryData, TypeConfig};
 use crate::access::Permitted;
-use crate::command::{self, Body, Command, Header, RequestId};
+use crate::command::{self, Body, Command, Envelope, Header, RequestId};
 use crate::metrics::{Held, metrics};
 use crate::replica::{Applied, ProposeError};
 
@@ -56,7 +56,7 @@ impl Consensus {
         flags: u32,
     ) -> Result<Applied, ProposeError> {
         // As etcd: the member that the client asks looks at itself, and then the leader does.
-        if self.is_backlogged() {
+        if self.is_backlogged(permitted.request().ends_leases()) {
             metrics().proposals_failed.inc();
             return Err(ProposeError::TooManyRequests);
         }
@@ -178,7 +178,8 @@ impl Consensus {
         term: u64,
         encoded: Bytes,
     ) -> Result<(), NotProposed> {
-        if self.is_backlogged() {
+        let ends_leases = Envelope::read(&encoded).is_ok_and(|envelope| envelope.ends_leases());
+        if self.is_backlogged(ends_leases) {
             return Err(NotProposed::Refused(ProposeError::TooManyRequests));
         }
         let prepared = self.prepare(term, encoded).await?;

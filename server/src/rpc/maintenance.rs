@@ -114,7 +114,7 @@ impl Maintenance for Edge {
         let who = self.admit(&request, AtLearner::Refused)?;
         self.permit(&who, request.into_inner())?;
         tracing::info!("starting defragment");
-        if let Err(error) = self.replica.defragment().await {
+        if let Err(error) = self.health.during_defrag(self.replica.defragment()).await {
             tracing::warn!(%error, "failed to defragment");
             return Err(Status::unknown(error.to_string()));
         }

@@ -61,6 +61,7 @@ use crate::replica::{ClusterAdmin, KeyAdmin, Replica};
 use crate::seal::Sealer;
 use crate::watch::Hub;
 
+pub use health::Health;
 pub use plugins::PluginsService;
 pub use room::Room;
 pub use status::unknown_method;
@@ -111,6 +112,7 @@ pub struct Edge {
     pub hub: Hub,
     pub door: Door,
     pub limits: Arc<Limits>,
+    pub health: Health,
 }
 
 impl Edge {
@@ -139,7 +141,7 @@ impl Edge {
             .add_service(bounded!(LockServer))
             .add_service(bounded!(ElectionServer))
             .add_service(bounded!(KeysServer))
-            .add_service(health::server());
+            .add_service(self.health.service());
         if let Some(plugins) = plugins {
             let plugins = PluginsServer::new(plugins).max_decoding_message_size(received);
             routes.add_service(plugins);

@@ -1,7 +1,7 @@
 //! The body of an answer, which counts how its call ended and says when it took long.
 //!
 //! Promise: every call that was counted as started is counted once as handled, with the code its
-//! client was sent; one that the client gave up is `Canceled`.
+//! client was sent; one that the client gave up is `Canceled`. Its span ends then too.
 //! Not known here: messages. So no value can get into the log from here.
 
 use std::pin::Pin;
@@ -18,6 +18,7 @@ use super::deadline;
 use super::pings::OpenStream;
 use crate::config::show_duration;
 use crate::metrics::{Call, Frames, metrics};
+use crate::traces::CallSpan;
 
 /// What a client says of itself; Go's sends its API's version.
 const API_VERSION: &str = "client-api-version";
@@ -167,6 +168,7 @@ impl GrpcAnswer {
 #[derive(Debug)]
 pub(super) struct Ending {
     call: Option<&'static Call>,
+    span: Option<CallSpan>,
     begun: Instant,
     slow: Duration,
     bytes: u64,
@@ -184,6 +186,7 @@ impl Ending {
         }
         Self {
             call,
+            span: call.and_then(|call| CallSpan::begin(call.path(), headers)),
             begun: Instant::now(),
             slow,
             bytes: 0,
@@ -212,6 +215,9 @@ impl Ending {
     fn end(&mut self, code: Code) {
         let Some(call) = self.call.take() else { return };
         let took = self.begun.elapsed();
+        if let Some(span) = self.span.take() {
+            span.end(code);
+        }
         metrics().calls().handled(call, code, took);
         if call.is_unary() && took > self.slow {
             tracing::warn!(

@@ -45,6 +45,9 @@ pub(super) fn open(
     place: Option<Place>,
 ) -> Result<Opened, StartError> {
     warn_of_open_directory(&config.data_dir);
+    if let Some(wal_dir) = &config.wal_dir {
+        warn_of_open_directory(wal_dir);
+    }
     let has_member_key = directory.member_key().exists();
     if directory.has_state() && !has_member_key {
         return Err(StartError::MemberKeyLost {
@@ -122,7 +125,7 @@ fn resume(
     let store = directory.open_state(storage_keys.clone(), StoreOptions::default())?;
     let store = store.ok_or_else(|| lost("has no state"))?;
     let machine = Machine::recover(store.clone(), identity.member_id)?;
-    let disk = log_disk(&directory)?;
+    let disk = log_disk(&directory, !config.unsafe_no_fsync)?;
     let bootstrap = match machine.applied().last {
         None if identity.joined => None,
         None => {
@@ -173,7 +176,7 @@ fn begin(
     let machine = Machine::create(staged.store().clone(), own_id)?;
     let store = directory.publish(staged, None)?;
     let log = RaftLog::open(
-        log_disk(&directory)?,
+        log_disk(&directory, !config.unsafe_no_fsync)?,
         Arc::new(storage_keys),
         LogOptions::default(),
     )?;
@@ -216,12 +219,12 @@ fn own_member_key(
     Ok(made)
 }
 
-pub(super) fn log_disk(directory: &DataDir) -> Result<Arc<dyn LogDisk>, StartError> {
+pub(super) fn log_disk(directory: &DataDir, syncs: bool) -> Result<Arc<dyn LogDisk>, StartError> {
     let disk = DirectoryDisk::open(&directory.log()).map_err(|source| StartError::Io {
         what: "cannot open the raft log",
         source,
     })?;
-    Ok(Arc::new(disk))
+    Ok(Arc::new(if syncs { disk } else { disk.without_syncs() }))
 }
 
 fn bootstrap_members(config: &Config) -> Members {
@@ -265,9 +268,9 @@ fn warn_of_open_directory(path: &Path) {
     };
     if mode & 0o077 != 0 {
         tracing::warn!(
-            data_dir = %path.display(),
+            directory = %path.display(),
             mode = format!("{mode:03o}"),
-            "check file permission: the data directory should be its owner's alone (700)"
+            "check file permission: a directory of data should be its owner's alone (700)"
         );
     }
 }

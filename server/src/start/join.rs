@@ -8,7 +8,7 @@ use super::bootstrap::Members;
 use crate::config::{ClusterState, Config, MemberUrl};
 use crate::raft::{ExistingCluster, ask_for_cluster};
 use crate::storage::DataDir;
-use crate::tls::ClientTls;
+use crate::tls::Outbound;
 
 /// What the members of a cluster say of it and of the one that joins.
 pub(super) struct Place {
@@ -21,7 +21,7 @@ pub(super) struct Place {
 pub(super) async fn find(
     config: &Config,
     directory: &DataDir,
-    to_peers: Option<ClientTls>,
+    to_peers: Outbound,
 ) -> Result<Option<Place>, StartError> {
     if directory.has_state() || config.initial_cluster_state == ClusterState::New {
         return Ok(None);

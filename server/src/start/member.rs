@@ -14,12 +14,12 @@ use super::bootstrap::{self, Opened};
 use super::listen::{listen, secure, tell_security};
 use super::pages::{PagesCluster, PagesNode};
 use super::plugins::Plugins;
-use super::{StartError, join};
+use super::{StartError, discovery, join, memory};
 use crate::access::{Door, Internal, JwtTokens, Permitted, Sessions};
 use crate::apply::Machine;
 use crate::command::PublishMember;
 use crate::compaction_schedule;
-use crate::config::{AuthToken, Config};
+use crate::config::{AuthToken, Config, Gate};
 use crate::corruption_check;
 use crate::http::{FrontDoor, Gateway};
 use crate::key_service::{InheritedSlot, KeyService, KeyringFollower};
@@ -29,13 +29,14 @@ use crate::raft::{
     CompactionPace, Consensus, Expelled, Identity, Lane, Node, NodeOptions, PeerService, Peers,
     Rules, force_new_cluster,
 };
-use crate::rpc::{Edge, Limits, Room};
+use crate::rpc::{Edge, Health, Limits, Room};
 use crate::seal::Sealer;
 use crate::serve::{self, Endpoint, Listener, Services, Workers};
 use crate::shutdown::Shutdown;
 use crate::storage::DataDir;
 use crate::storage::log::RaftLog;
-use crate::tls::{ClientTls, MemberTls};
+use crate::tls::{MemberTls, Outbound};
+use crate::traces::Traces;
 use crate::watch::Hub;
 
 /// How long a new member waits for an answer when it asks its peers whether they know it.
@@ -50,6 +51,9 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         what: "cannot listen for signals",
         source,
     })?;
+    for feature in config.features.states() {
+        metrics().set_feature(feature.name, feature.stage, feature.enabled);
+    }
     if config.extensive_metrics {
         metrics().calls().measure_handling();
     }
@@ -59,8 +63,23 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         http: listen(&config.listen_client_http_urls, &config)?,
         metrics: listen(&config.listen_metrics_urls, &config)?,
     };
-    let path = config.data_dir.clone();
-    let directory = aside(move || Ok(DataDir::open(&path)?)).await?;
+    let traces = config.tracing.as_ref().map(Traces::start).transpose()?;
+    if config.lock_memory {
+        memory::lock()?;
+    }
+    let places = config.clone();
+    let directory = aside(move || {
+        let mut directory = DataDir::open(&places.data_dir)?;
+        directory.keep_log_in(places.wal_dir.as_deref())?;
+        Ok(directory)
+    })
+    .await?;
+    let config = match &config.discovery_srv {
+        Some(srv) if !directory.has_state() => {
+            Arc::new(discovery::by_dns((*config).clone(), srv).await?)
+        }
+        _ => config,
+    };
     let (tls, opening) = (config.clone(), config.clone());
     // Before anything is written that a mistake in the flags would leave behind.
     let tls = aside(move || Ok(MemberTls::load(&tls)?)).await?;
@@ -69,7 +88,12 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
     let opened = aside(move || bootstrap::open(&opening, directory, place)).await?;
     let peer_listeners = secure(peer_listeners, tls.peers.as_ref());
     let client_listeners = client_listeners.map(|wanted| secure(wanted, tls.clients.as_ref()));
+    let has_data = opened.bootstrap.is_none() && opened.machine.applied().last.is_some();
     let member = Member::start(&config, opened, tls.to_peers).await?;
+    // A member without data has nothing to compare.
+    if has_data && config.features.enabled(Gate::InitialCorruptCheck) {
+        corruption_check::initial(&member.consensus).await?;
+    }
     let workers = Arc::new(Workers::start_per_core().map_err(|source| StartError::Io {
         what: "cannot start threads",
         source,
@@ -87,6 +111,9 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         let _ = task.await;
     }
     member.consensus.stop().await;
+    if let Some(traces) = traces {
+        traces.stop().await;
+    }
     ended
 }
 
@@ -128,7 +155,7 @@ impl Member {
     async fn start(
         config: &Config,
         opened: Opened,
-        to_peers: Option<ClientTls>,
+        to_peers: Outbound,
     ) -> Result<Self, StartError> {
         let Opened {
             directory,
@@ -212,6 +239,7 @@ impl Member {
             hub,
             door: Door::new(sessions).with_jwt(jwt),
             limits: Arc::new(limits),
+            health: Health::new(config.features.enabled(Gate::StopGrpcServiceOnDefrag)),
         };
         Ok(Self {
             consensus,
@@ -291,6 +319,10 @@ impl Member {
         }
         if let Some(interval) = config.corrupt_check_interval {
             tokio::spawn(corruption_check::run(consensus.clone(), interval));
+        }
+        if config.features.enabled(Gate::CompactHashCheck) {
+            let interval = config.compact_hash_check_interval;
+            tokio::spawn(corruption_check::run_compacted(consensus.clone(), interval));
         }
         tokio::spawn(publish(consensus.clone(), config.clone()));
         let trouble = async {
@@ -495,6 +527,7 @@ fn node_options(config: &Config) -> NodeOptions {
             slice_keys_max: config.compaction_batch_limit,
             pause: config.compaction_sleep_interval,
         },
+        priority_requests: config.features.enabled(Gate::PriorityRequest),
     }
 }
 

@@ -197,7 +197,7 @@ async fn begin_log(
         term: begun.position.term,
         index: begun.position.index,
     };
-    let disk = log_disk(directory)?;
+    let disk = log_disk(directory, true)?;
     let log = RaftLog::open(disk, Arc::new(storage_keys), LogOptions::default());
     let log = log.map_err(StartError::from)?;
     log.purge(position).await.map_err(StartError::from)?;

@@ -6,7 +6,7 @@
 //!          state-N/    a store; a number is used once
 //!          member.key  the storage keys, wrapped
 //!          inherited.slot   of a restored member: what opens the root key at first
-//!          log/        the raft log
+//!          log/        the raft log, or a link to the directory it lies in
 //! ```
 //!
 //! Promise: a crash at any moment leaves the old state or the new one, and the next open removes
@@ -19,6 +19,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::error::DirectoryError;
+use super::log_directory;
 use super::sealed::RowSealer;
 use super::store::{Store, StoreOptions};
 
@@ -42,6 +43,8 @@ pub struct DataDir {
     current: Option<u64>,
     next_state: u64,
     _lock: File,
+    /// Of a raft log that lies elsewhere.
+    log_lock: Option<File>,
 }
 
 /// A store that becomes the live state when it is published, and is removed if it is not.
@@ -95,7 +98,15 @@ impl DataDir {
             current,
             next_state: newest + 1,
             _lock: lock,
+            log_lock: None,
         })
+    }
+
+    /// Where the raft log is to lie: in this directory if `wal_dir` is none. To be told before
+    /// the log is looked for.
+    pub fn keep_log_in(&mut self, wal_dir: Option<&Path>) -> Result<(), DirectoryError> {
+        self.log_lock = log_directory::place(&self.log(), wal_dir)?;
+        Ok(())
     }
 
     /// Nothing of a member is in it: no state, no log, no `member.key`.
@@ -224,12 +235,12 @@ fn state_number(name: &str) -> Option<u64> {
     (state_name(number) == name).then_some(number)
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
+pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
     let path = path.to_owned();
     move |source| DirectoryError::Io { path, source }
 }
 
-fn create_dir(root: &Path) -> Result<(), DirectoryError> {
+pub(super) fn create_dir(root: &Path) -> Result<(), DirectoryError> {
     if root.is_dir() {
         return Ok(());
     }
@@ -244,7 +255,7 @@ fn create_dir(root: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-fn lock(path: &Path) -> Result<File, DirectoryError> {
+pub(super) fn lock(path: &Path) -> Result<File, DirectoryError> {
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -327,7 +338,7 @@ fn write_current(root: &Path, number: u64) -> Result<(), DirectoryError> {
     sync_dir(root)
 }
 
-fn sync_dir(path: &Path) -> Result<(), DirectoryError> {
+pub(super) fn sync_dir(path: &Path) -> Result<(), DirectoryError> {
     File::open(path)
         .and_then(|dir| dir.sync_all())
         .map_err(io_error(path))

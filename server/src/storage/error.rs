@@ -76,6 +76,19 @@ pub enum DirectoryError {
     /// `CURRENT` names a state that is gone, or a state stands there without `CURRENT`.
     #[error("{path} is missing")]
     MissingState { path: PathBuf },
+    #[error(
+        "the raft log of this member is in {path}: start it with --wal-dir={path}, or without \
+         --wal-dir if that is in the data directory. To move the log, stop the member, move that \
+         directory and make `log` in the data directory a link to it"
+    )]
+    LogElsewhere { path: PathBuf },
+    #[error(
+        "{path}, where the raft log of this member was, is missing, and with it this member's \
+         votes: bring it back, or replace the member under a new id"
+    )]
+    LogMissing { path: PathBuf },
+    #[error("--wal-dir: {path} holds files: a member's raft log is begun in an empty directory")]
+    LogNotEmpty { path: PathBuf },
     #[error("{path}: {source}")]
     Store { path: PathBuf, source: StorageError },
 }

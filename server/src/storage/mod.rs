@@ -13,6 +13,7 @@ mod identity_file;
 mod journal;
 pub mod layout;
 pub mod log;
+mod log_directory;
 mod marker;
 mod memory;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! Not known here: when to dial, and what is asked.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
@@ -33,6 +34,17 @@ use crate::config::{
 #[derive(Debug, Clone)]
 pub struct ClientTls {
     source: Arc<Source<ClientConfig>>,
+}
+
+/// How a member dials its peers.
+#[derive(Debug, Clone, Default)]
+pub struct Outbound {
+    /// What it shows, and whom it believes.
+    pub tls: Option<ClientTls>,
+    /// Whose certificate peers show, in place of the host that their URL names.
+    pub server_name: Option<String>,
+    /// Where its connections come from.
+    pub local_address: Option<IpAddr>,
 }
 
 /// What a client that is no member was told on its command line.
@@ -145,9 +157,21 @@ impl ClientTls {
 pub struct Connector {
     place: Place,
     tls: Option<(ClientTls, ServerName<'static>)>,
+    local_address: Option<IpAddr>,
 }
 
 impl Connector {
+    /// Of a member towards a peer.
+    pub fn to_peer(url: &MemberUrl, way: &Outbound) -> Result<Self, DialError> {
+        let mut connector = Self::new(url, way.tls.as_ref())?;
+        connector.local_address = way.local_address;
+        if let (Some((_, name)), Some(other)) = (&mut connector.tls, &way.server_name) {
+            let other = ServerName::try_from(other.clone());
+            *name = other.map_err(|_| DialError::Host(url.clone()))?;
+        }
+        Ok(connector)
+    }
+
     pub fn new(url: &MemberUrl, tls: Option<&ClientTls>) -> Result<Self, DialError> {
         let tls = if url.is_secure() {
             let tls = tls.ok_or_else(|| DialError::Unset(url.clone()))?;
@@ -159,6 +183,7 @@ impl Connector {
         Ok(Self {
             place: url.place().clone(),
             tls,
+            local_address: None,
         })
     }
 
@@ -177,7 +202,10 @@ impl Connector {
     async fn connect(self) -> io::Result<Box<dyn Stream>> {
         match &self.place {
             Place::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                let stream = match self.local_address {
+                    None => TcpStream::connect((host.as_str(), *port)).await?,
+                    Some(local) => connect_from(local, host, *port).await?,
+                };
                 stream.set_nodelay(true)?;
                 self.secure(stream).await
             }
@@ -197,6 +225,25 @@ impl Connector {
             }
         }
     }
+}
+
+/// To the first address of the host's, of the local address's kind, that answers.
+async fn connect_from(local: IpAddr, host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let remotes = tokio::net::lookup_host((host, port)).await?;
+    for remote in remotes.filter(|remote| remote.is_ipv4() == local.is_ipv4()) {
+        let socket = if local.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        socket.bind(SocketAddr::new(local, 0))?;
+        match socket.connect(remote).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// A host; for a socket its file's name up to a colon, as in etcd.

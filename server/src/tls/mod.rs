@@ -23,7 +23,7 @@ use crate::config::{Config, MemberUrl, OwnCertificate, TlsSettings};
 
 pub use accept::{HandshakeError, Reason, Secured, ServerTls, TlsClient, take_leave};
 pub use address::AddressMismatch;
-pub use dial::{ClientTls, Connector, DialError, Trust};
+pub use dial::{ClientTls, Connector, DialError, Outbound, Trust};
 
 /// How often files are looked at.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -78,7 +78,7 @@ pub enum TlsError {
 pub struct MemberTls {
     pub clients: Option<ServerTls>,
     pub peers: Option<ServerTls>,
-    pub to_peers: Option<ClientTls>,
+    pub to_peers: Outbound,
 }
 
 impl MemberTls {
@@ -112,9 +112,18 @@ impl MemberTls {
         Ok(Self {
             clients: listens(&for_clients, &config.client_tls)?,
             peers: listens(&config.listen_peer_urls, &config.peer_tls)?,
-            to_peers: dials
-                .then(|| ClientTls::of_member(&config.peer_tls))
-                .transpose()?,
+            to_peers: Outbound {
+                tls: dials
+                    .then(|| ClientTls::of_member(&config.peer_tls))
+                    .transpose()?,
+                // As etcd: who believes the system's authorities believes them for the domain.
+                server_name: config
+                    .discovery_srv
+                    .as_ref()
+                    .filter(|_| config.peer_tls.trusted_ca.is_none())
+                    .map(|srv| srv.domain.clone()),
+                local_address: config.peer_local_address(),
+            },
         })
     }
 
@@ -123,7 +132,7 @@ impl MemberTls {
         let mut sources: Vec<Arc<dyn source::Refresh>> = Vec::new();
         sources.extend(self.clients.iter().map(ServerTls::source));
         sources.extend(self.peers.iter().map(ServerTls::source));
-        sources.extend(self.to_peers.iter().map(ClientTls::source));
+        sources.extend(self.to_peers.tls.iter().map(ClientTls::source));
         Fresh(tokio::spawn(async move {
             let mut ticks = tokio::time::interval(LOOK_INTERVAL);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

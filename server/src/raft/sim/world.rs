@@ -101,6 +101,7 @@ impl World {
                 learners_max: 1,
             },
             compaction: crate::raft::CompactionPace::DEFAULT,
+            priority_requests: false,
         };
         let host = |number| Host::new(number, directory, options.clone());
         clock::simulate_wall(Some(START_MS));

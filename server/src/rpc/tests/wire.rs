@@ -58,6 +58,7 @@ pub(super) async fn serve_with(limits: Limits) -> Served {
         hub: single.hub.clone(),
         door: Door::new(single.sessions.clone()),
         limits: Arc::new(limits),
+        health: Default::default(),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

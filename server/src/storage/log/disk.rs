@@ -41,6 +41,7 @@ pub trait LogFile: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct DirectoryDisk {
     path: PathBuf,
+    syncs: bool,
 }
 
 impl DirectoryDisk {
@@ -54,7 +55,26 @@ impl DirectoryDisk {
         }
         Ok(Self {
             path: path.to_owned(),
+            syncs: true,
         })
+    }
+
+    /// Breaks the promise of this module: what was written is on disk when the operating system
+    /// gets to it.
+    #[must_use]
+    pub fn without_syncs(self) -> Self {
+        Self {
+            syncs: false,
+            ..self
+        }
+    }
+
+    fn file(&self, file: File) -> Arc<dyn LogFile> {
+        if self.syncs {
+            Arc::new(file)
+        } else {
+            Arc::new(Unsynced(file))
+        }
     }
 
     fn options() -> OpenOptions {
@@ -80,11 +100,11 @@ impl LogDisk for DirectoryDisk {
         let file = Self::options()
             .create_new(true)
             .open(self.path.join(name))?;
-        Ok(Arc::new(file))
+        Ok(self.file(file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
-        Ok(Arc::new(Self::options().open(self.path.join(name))?))
+        Ok(self.file(Self::options().open(self.path.join(name))?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -96,7 +116,31 @@ impl LogDisk for DirectoryDisk {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
+        if !self.syncs {
+            return Ok(());
+        }
         File::open(&self.path)?.sync_all()
+    }
+}
+
+/// A file that is never synced.
+struct Unsynced(File);
+
+impl LogFile for Unsynced {
+    fn len(&self) -> io::Result<u64> {
+        LogFile::len(&self.0)
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        LogFile::read_exact_at(&self.0, offset, buffer)
+    }
+
+    fn write_all_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        LogFile::write_all_at(&self.0, offset, bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
     }
 }
 
