@@ -153,12 +153,14 @@ impl Rebuild {
 /// The new member will not take a directory that holds files, and by then the old one is removed.
 fn refuse_old_log(wal_dir: Option<&Path>) -> Result<(), RebuildFailed> {
     let Some(path) = wal_dir else { return Ok(()) };
-    match std::fs::read_dir(path) {
-        Ok(entries) if entries.flatten().any(|entry| entry.file_name() != "LOCK") => {
-            Err(RebuildFailed::OldLog(path.into()))
-        }
-        // One that is not there is made; one that cannot be read is named when it is used.
-        Ok(_) | Err(_) => Ok(()),
+    // One that is not there is made; one that cannot be read is named when it is used.
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return Ok(());
+    };
+    let mut files = entries.flatten().map(|entry| entry.file_name());
+    match files.any(|name| name != "LOCK") {
+        true => Err(RebuildFailed::OldLog(path.into())),
+        false => Ok(()),
     }
 }
 
