@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt as _, stream};
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::lease_server::Lease;
 use tonic::{Request, Response, Status, Streaming};
@@ -18,31 +18,47 @@ use crate::seal::SealerError;
 
 type Lost = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// One keep-alive stream: requests are answered one after the other.
+type Renewed = Result<pb::LeaseKeepAliveResponse, Status>;
+
+/// Renewals of one stream that are on their way at once. Each waits until the leader has confirmed that it leads, and
+/// clients ask again for what is not answered yet: one after the other they would fall behind until leases end.
+const RENEWALS_AT_ONCE: usize = 32;
+
+/// One keep-alive stream: requests are answered in their order.
 struct Renewals {
-    edge: Edge,
-    who: Identity,
     /// None once the stream has failed.
-    requests: Option<Streaming<pb::LeaseKeepAliveRequest>>,
+    answers: Option<Pin<Box<dyn Stream<Item = Renewed> + Send>>>,
     lost: Lost,
 }
 
 impl Renewals {
     /// None at the end of the client's stream and after the first error.
-    async fn next(&mut self) -> Option<Result<pb::LeaseKeepAliveResponse, Status>> {
-        let requests = self.requests.as_mut()?;
+    async fn next(&mut self) -> Option<Renewed> {
+        let answers = self.answers.as_mut()?;
         let answer = tokio::select! {
             () = &mut self.lost => Err(status::no_leader()),
-            request = requests.message() => match request {
-                Ok(request) => self.edge.renew(&self.who, request?.id).await,
-                Err(status) => Err(status),
-            },
+            answer = answers.next() => answer?,
         };
         if answer.is_err() {
-            self.requests = None;
+            self.answers = None;
         }
         Some(answer)
     }
+}
+
+/// The answers to requests in their order, several of them sought at once.
+fn in_order<F>(
+    requests: impl Stream<Item = Result<pb::LeaseKeepAliveRequest, Status>>,
+    renew: impl Fn(i64) -> F,
+) -> impl Stream<Item = Renewed>
+where
+    F: Future<Output = Renewed>,
+{
+    let renewals = requests.map(move |request| {
+        let renewal = request.map(|request| renew(request.id));
+        async move { renewal?.await }
+    });
+    renewals.buffered(RENEWALS_AT_ONCE)
 }
 
 /// A lease that is kept alive.
@@ -122,11 +138,13 @@ impl Lease for Edge {
         let required = requires_leader(request.metadata());
         let edge = self.clone();
         let lost: Lost = Box::pin(async move { edge.leader_lost(required).await });
-        let requests = Some(request.into_inner());
+        let edge = self.clone();
+        let answers = in_order(request.into_inner(), move |id| {
+            let (edge, who) = (edge.clone(), who.clone());
+            async move { edge.renew(&who, id).await }
+        });
         let renewals = Renewals {
-            edge: self.clone(),
-            who,
-            requests,
+            answers: Some(Box::pin(answers)),
             lost,
         };
         let answers = stream::unfold(renewals, |mut renewals| async {
@@ -199,7 +217,7 @@ impl Lease for Edge {
 
 impl Edge {
     /// The header is taken before the renewal: what it says was so when the lease still lived.
-    async fn renew(&self, who: &Identity, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
+    async fn renew(&self, who: &Identity, id: i64) -> Renewed {
         self.permit_write(who, KeepAlive { id }).await?;
         let header = header::full(&*self.replica, self.replica.view().revision);
         let ttl = match self.replica.keep_alive(id).await {
@@ -215,4 +233,55 @@ impl Edge {
 fn random_id() -> Result<i64, Status> {
     let random = getrandom::u64().map_err(|_| status::stopped())?;
     Ok(i64::try_from(random >> 1).unwrap_or(i64::MAX).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tokio::sync::Barrier;
+
+    fn asked(ids: &[i64]) -> impl Stream<Item = Result<pb::LeaseKeepAliveRequest, Status>> {
+        let requests = ids.iter().map(|&id| Ok(pb::LeaseKeepAliveRequest { id }));
+        stream::iter(requests.collect::<Vec<_>>())
+    }
+
+    fn renewed(id: i64) -> Renewed {
+        Ok(pb::LeaseKeepAliveResponse {
+            id,
+            ..Default::default()
+        })
+    }
+
+    #[tokio::test]
+    async fn renewals_wait_together_and_are_answered_in_their_order() {
+        // None goes on before all have begun.
+        let all = Arc::new(Barrier::new(3));
+        let answers = in_order(asked(&[3, 1, 2]), |id| {
+            let all = all.clone();
+            async move {
+                all.wait().await;
+                renewed(id)
+            }
+        });
+        let ids = answers.map(|answer| answer.map(|answer| answer.id).unwrap_or(0));
+        assert_eq!(ids.collect::<Vec<_>>().await, [3, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_its_first_error() {
+        let answers = in_order(asked(&[1, 2, 3]), |id| async move {
+            if id == 2 {
+                return Err(Status::unavailable("gone"));
+            }
+            renewed(id)
+        });
+        let mut renewals = Renewals {
+            answers: Some(Box::pin(answers)),
+            lost: Box::pin(std::future::pending()),
+        };
+        assert!(matches!(renewals.next().await, Some(Ok(_))));
+        assert!(matches!(renewals.next().await, Some(Err(_))));
+        assert!(renewals.next().await.is_none());
+    }
 }
