@@ -259,7 +259,9 @@ impl Consensus {
                     }
                     primary_in = term;
                 }
-                self.keep_time(term).await;
+                if self.keep_time(term).await.is_err() {
+                    return;
+                }
                 continue;
             }
             // One that finds its way back in the same term has missed nothing.
@@ -273,8 +275,8 @@ impl Consensus {
         }
     }
 
-    /// Ends what expires, as long as this member leads in this term.
-    async fn keep_time(&self, term: u64) {
+    /// Ends what expires, as long as this member leads in this term. Fails once raft has stopped.
+    async fn keep_time(&self, term: u64) -> Result<(), ProposeError> {
         // One batch after the other: what is on its way never grows.
         let ending = Arc::new(Semaphore::new(1));
         let mut looks = tokio::time::interval(EXPIRY_EVERY);
@@ -293,9 +295,12 @@ impl Consensus {
                         self.end_expired(term, turn);
                     }
                 }
-                changed = leadership.changed() => if changed.is_err() { return },
+                changed = leadership.changed() => if changed.is_err() {
+                    return Err(ProposeError::Stopped);
+                },
             }
         }
+        Ok(())
     }
 
     /// Returns once the leases' clocks run, if it is this member that has to keep them.

@@ -127,13 +127,21 @@ impl Rules {
 
     fn check_remove(&self, roster: &Roster<'_>, id: u64) -> Result<(), Refused> {
         let standing = roster.standings.get(&id);
-        if standing.is_some_and(|standing| !standing.is_voter) {
-            return Ok(());
-        }
-        let left = roster.voters() - usize::from(standing.is_some());
+        let is_learner = standing.is_some_and(|standing| !standing.is_voter);
+        let left = roster.voters() - usize::from(standing.is_some() && !is_learner);
         if left == 0 {
             // Without the check, etcd's members would stop at a cluster without voters.
             return Err(ClusterError::NotEnoughStarted);
+        }
+        if roster.alone_has_the_root_key(id) {
+            tracing::warn!(
+                member = format_args!("{id:x}"),
+                "not removed: no other member has opened the root key yet"
+            );
+            return Err(ClusterError::Unhealthy);
+        }
+        if is_learner {
+            return Ok(());
         }
         if !self.strict {
             return Ok(());
@@ -179,6 +187,13 @@ fn quorum(members: usize) -> usize {
 }
 
 impl Roster<'_> {
+    /// What was sealed goes with this member: no other has opened the root key yet. The leader has
+    /// it before the key table says so.
+    fn alone_has_the_root_key(&self, id: u64) -> bool {
+        let has_it = id == self.own_id || self.standings.get(&id).is_some_and(|it| it.able);
+        has_it && self.count(|other, standing| other != id && standing.able) == 0
+    }
+
     fn voters(&self) -> usize {
         self.count(|_, standing| standing.is_voter)
     }

@@ -288,3 +288,29 @@ fn a_member_moves_to_urls_that_nobody_has() {
         ClusterError::MemberNotFound
     );
 }
+
+/// Found by the simulation, seed 49: a leader removed in the first second took the root key along.
+#[test]
+fn the_only_member_that_has_opened_the_root_key_stays() {
+    let first_alone = || (2..=3).fold(Cluster::of(3), |all, id| all.but(id, |it| it.able = false));
+    for rules in [STRICT, LOOSE] {
+        assert_eq!(
+            first_alone().refuses(rules, &remove(1)),
+            ClusterError::Unhealthy
+        );
+        // Not even the table says that the leader has it.
+        let untold = first_alone().but(1, |it| it.able = false);
+        assert_eq!(untold.refuses(rules, &remove(1)), ClusterError::Unhealthy);
+        first_alone().takes(rules, &remove(2));
+        let elsewhere = first_alone()
+            .but(1, |it| it.able = false)
+            .but(2, |it| it.able = true);
+        assert_eq!(
+            elsewhere.refuses(rules, &remove(2)),
+            ClusterError::Unhealthy
+        );
+        first_alone()
+            .but(2, |it| it.able = true)
+            .takes(rules, &remove(1));
+    }
+}
