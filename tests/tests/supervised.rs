@@ -49,6 +49,7 @@ async fn roll(program: Program, clients: interop::Program) -> Vec<Tally> {
 }
 
 #[tokio::test]
+#[ignore = "a measurement beside etcd that wants a quiet machine"]
 async fn a_rolling_restart_fails_no_more_requests_than_etcds() {
     if binary::etcd_or_skip("a rolling restart").is_none() {
         return;
