@@ -14,6 +14,7 @@ use tonic::metadata::MetadataValue;
 use super::{Identity, Peers, types, wire};
 use crate::apply::Machine;
 use crate::storage::Store;
+use crate::tls::Outbound;
 
 const MEMBER: u64 = 1;
 const CLUSTER: u64 = 2;
@@ -98,6 +99,6 @@ fn peers() -> &'static Peers {
             joined: false,
         };
         let view = Arc::new(ArcSwap::new(machine.view()));
-        Peers::new(identity, view, Duration::from_secs(1), None)
+        Peers::new(identity, view, Duration::from_secs(1), Outbound::default())
     })
 }

@@ -122,6 +122,7 @@ fn routes() -> Routes {
         sealer: single.sealer.clone(),
         hub: single.hub.clone(),
         door: Door::new(single.sessions.clone()),
+        health: Default::default(),
         limits: Arc::new(Limits::default()),
     };
     edge.services(None)
