@@ -15,8 +15,9 @@ use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use crate::check::linearizability::{Action, Operation};
+use crate::check::linearizability::{self, Action, Operation, Verdict};
 use crate::client::Client;
+use crate::cluster::Cluster;
 use crate::{binary, txn};
 
 /// All keys of a load begin so.
@@ -227,6 +228,35 @@ impl Worker {
         if let Some(revision) = revision {
             self.known.insert(key.to_owned(), revision);
             self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Ends the load: every member holds the same, no acknowledged write is lost, the history is
+/// linearizable, and it has more acknowledged writes than `writes_min`. Each key's history is
+/// searched for at most `within`.
+pub async fn assert_well(load: Load, cluster: &Cluster, writes_min: usize, within: Duration) {
+    let history = load.stop().await;
+    let writes = history.acknowledged_writes();
+    assert!(writes > writes_min, "too little happened: {writes}");
+    let mut seen = Vec::new();
+    for member in &cluster.members {
+        let client = member.client().await;
+        seen.push(client.prefix(PREFIX).await.unwrap().kvs);
+    }
+    assert!(
+        seen.windows(2).all(|pair| pair[0] == pair[1]),
+        "members disagree"
+    );
+    let told = everything_that_happened(&cluster.client().await).await;
+    history.assert_acknowledged_writes_are_in(&told);
+    let history = history.settled_by(&told);
+    history.assert_revisions_follow_real_time();
+    for (key, operations) in history.by_key() {
+        let verdict = linearizability::check(&operations, within);
+        if !matches!(verdict, Verdict::Linearizable) {
+            let kept = history.keep();
+            panic!("{key}: {verdict:?}; history kept in {}", kept.display());
         }
     }
 }

@@ -94,27 +94,23 @@ async fn drive_on(program: Program, plan: Plan, auth: Auth) {
 
 /// One member and three, without and with authentication, for each program.
 macro_rules! drives {
-    ($($(#[$attribute:meta])* $program:ident $token_seconds:ident { $one:ident $three:ident $one_logged_in:ident $three_logged_in:ident })*) => {$(
+    ($($program:ident $token_seconds:ident { $one:ident $three:ident $one_logged_in:ident $three_logged_in:ident })*) => {$(
         #[tokio::test]
-        $(#[$attribute])*
         async fn $one() {
             drive($program(), 1, Auth::Off).await;
         }
 
         #[tokio::test]
-        $(#[$attribute])*
         async fn $three() {
             drive($program(), 3, Auth::Off).await;
         }
 
         #[tokio::test]
-        $(#[$attribute])*
         async fn $one_logged_in() {
             drive($program(), 1, Auth::On { token_seconds: $token_seconds }).await;
         }
 
         #[tokio::test]
-        $(#[$attribute])*
         async fn $three_logged_in() {
             drive($program(), 3, Auth::On { token_seconds: $token_seconds }).await;
         }
@@ -153,7 +149,6 @@ drives! {
         python_aetcd_logged_in_at_one_member
         python_aetcd_logged_in_at_three_members
     }
-    #[ignore = "was only tried by hand; run it with --ignored coredns"]
     coredns SHORT {
         coredns_against_one_member
         coredns_against_three_members

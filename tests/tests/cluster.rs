@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 
 use proto::etcdserverpb as pb;
 use rand::Rng as _;
-use tests::check::linearizability::{self, Verdict};
 use tests::client::Client;
 use tests::cluster::{Cluster, Program};
 use tests::http::Request;
 use tests::load::{self, Load};
 use tests::{txn, wait};
 use tonic::Code;
+
+/// A history with fewer acknowledged writes has shown nothing.
+const WRITES_MIN: usize = 200;
 
 #[tokio::test]
 async fn every_member_takes_writes_and_reads_what_another_wrote() {
@@ -129,7 +131,7 @@ async fn no_acknowledged_write_is_lost_while_leaders_are_killed() {
         .await;
         cluster.members[leader].start().await;
     }
-    check(load, &cluster).await;
+    load::assert_well(load, &cluster, WRITES_MIN, Duration::from_secs(60)).await;
 }
 
 #[tokio::test]
@@ -150,7 +152,7 @@ async fn a_paused_leader_that_resumes_answers_no_stale_read() {
         })
         .await;
     }
-    check(load, &cluster).await;
+    load::assert_well(load, &cluster, WRITES_MIN, Duration::from_secs(60)).await;
 }
 
 #[tokio::test]
@@ -185,43 +187,7 @@ async fn an_isolated_leader_is_replaced_and_comes_back() {
         })
         .await;
     }
-    check(load, &cluster).await;
-}
-
-async fn check(load: Load, cluster: &Cluster) {
-    let history = load.stop().await;
-    assert!(
-        history.acknowledged_writes() > 200,
-        "too little happened to show anything: {}",
-        history.acknowledged_writes()
-    );
-    let mut seen = Vec::new();
-    for member in &cluster.members {
-        let client = member.client().await;
-        let range = pb::RangeRequest {
-            key: load::PREFIX.into(),
-            range_end: tests::client::prefix_end(load::PREFIX.as_bytes()),
-            ..Default::default()
-        };
-        seen.push(client.range(range).await.unwrap().kvs);
-    }
-    assert!(
-        seen.windows(2).all(|pair| pair[0] == pair[1]),
-        "members disagree"
-    );
-    let told = load::everything_that_happened(&cluster.client().await).await;
-    history.assert_acknowledged_writes_are_in(&told);
-    let history = history.settled_by(&told);
-    history.assert_revisions_follow_real_time();
-    for (key, operations) in history.by_key() {
-        match linearizability::check(&operations, Duration::from_secs(60)) {
-            Verdict::Linearizable => {}
-            verdict => panic!(
-                "{key}: {verdict:?}; history kept in {}",
-                history.keep().display()
-            ),
-        }
-    }
+    load::assert_well(load, &cluster, WRITES_MIN, Duration::from_secs(60)).await;
 }
 
 #[tokio::test]

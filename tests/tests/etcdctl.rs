@@ -487,13 +487,16 @@ impl Side {
             return format!("{:#}", masked_json(value));
         }
         let mut lines: Vec<String> = lines.into_iter().map(masked_line).collect();
-        if line.contains("member list") || line.contains("--cluster") {
-            // Members are listed by their ids.
+        let unordered = ["member list", "--cluster", "endpoint health"];
+        if unordered.iter().any(|words| line.contains(words)) {
             lines.sort();
         }
         lines.join("\n")
     }
 }
+
+/// What has one of these is listed by its id, or as its answer came.
+const LISTED_BY_ID_OR_TIME: [&str; 3] = ["peerURLs", "Endpoint", "endpoint"];
 
 fn masked_json(value: Value) -> Value {
     match value {
@@ -509,11 +512,11 @@ fn masked_json(value: Value) -> Value {
             .collect(),
         Value::Array(items) => {
             let mut items: Vec<Value> = items.into_iter().map(masked_json).collect();
-            // Members are listed by their ids.
-            if items
-                .iter()
-                .any(|item| item.get("peerURLs").is_some() || item.get("Endpoint").is_some())
-            {
+            if items.iter().any(|item| {
+                LISTED_BY_ID_OR_TIME
+                    .iter()
+                    .any(|name| item.get(name).is_some())
+            }) {
                 items.sort_by_key(Value::to_string);
             }
             Value::Array(items)
@@ -548,7 +551,16 @@ fn masked_line(line: &str) -> String {
     if words.len() == 3 && words[0].starts_with("http://client-") {
         words[1] = "HASH,".into();
     }
-    words.join(" ")
+    // An id with fewer digits is printed behind spaces.
+    let mut line: Vec<String> = Vec::new();
+    for word in words {
+        while word.starts_with("ID") && line.len() > 1 && line.last().is_some_and(String::is_empty)
+        {
+            line.pop();
+        }
+        line.push(word);
+    }
+    line.join(" ")
 }
 
 /// Ids are the only long hexadecimal numbers that etcdctl prints.
@@ -595,7 +607,7 @@ async fn etcdctl_prints_the_same_of_one_member() {
 }
 
 #[tokio::test]
-#[ignore = "not shown to pass yet over three members"]
+#[ignore = "etcd's own answers over three members differ from run to run: a new token, a slow change of members"]
 async fn etcdctl_prints_the_same_of_three_members() {
     the_same_commands(3, &[KEYS, LEASES, LOCKS, CLUSTER, OF_THREE, USERS]).await;
 }
@@ -607,6 +619,8 @@ fn what_is_masked_is_masked_and_nothing_else() {
         "lease ID granted with TTL(600s)"
     );
     assert_eq!(masked_line("office/694d9c1f3a2b7c11"), "office/ID");
+    assert_eq!(masked_line("in cluster    694d9c1f3a2b7"), "in cluster ID");
+    assert_eq!(masked_line("a    b"), "a    b");
     assert_eq!(masked_line("key 123 abc"), "key 123 abc");
     assert_eq!(
         masked_line("http://client-0 is healthy: successfully committed proposal: took = 3.06ms"),

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use proto::etcdserverpb as pb;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use tests::check::linearizability::{self, Verdict};
 use tests::client::Client;
 use tests::cluster::{Cluster, Program};
 use tests::load::{self, Load};
@@ -30,33 +29,6 @@ async fn goes_on(load: &Load, writes: u64) {
         load.acknowledged() >= before + writes
     })
     .await;
-}
-
-/// Every member holds the same, no acknowledged write is lost, and the history is linearizable.
-async fn check(load: Load, cluster: &Cluster) {
-    let history = load.stop().await;
-    let writes = history.acknowledged_writes();
-    assert!(writes > WRITES_MIN, "too little happened: {writes}");
-    let mut seen = Vec::new();
-    for member in &cluster.members {
-        let client = member.client().await;
-        seen.push(client.prefix(load::PREFIX).await.unwrap().kvs);
-    }
-    assert!(
-        seen.windows(2).all(|pair| pair[0] == pair[1]),
-        "members disagree"
-    );
-    let told = load::everything_that_happened(&cluster.client().await).await;
-    history.assert_acknowledged_writes_are_in(&told);
-    let history = history.settled_by(&told);
-    history.assert_revisions_follow_real_time();
-    for (key, operations) in history.by_key() {
-        let verdict = linearizability::check(&operations, SOON);
-        if !matches!(verdict, Verdict::Linearizable) {
-            let kept = history.keep();
-            panic!("{key}: {verdict:?}; history kept in {}", kept.display());
-        }
-    }
 }
 
 /// A file system of its own; taken away with the guard.
@@ -148,7 +120,7 @@ async fn a_full_disk_ends_its_member_in_words_and_the_cluster_goes_on() {
         cluster.members[full].start().await;
         goes_on(&load, 50).await;
     }
-    check(load, &cluster).await;
+    load::assert_well(load, &cluster, WRITES_MIN, SOON).await;
 }
 
 /// Keeps a lease alive at whichever member answers, until it is told that the lease is gone.
@@ -285,7 +257,7 @@ async fn wall_clocks_that_jump_an_hour_change_nothing() {
         (left.ttl == -1).then_some(())
     })
     .await;
-    check(load, &cluster).await;
+    load::assert_well(load, &cluster, WRITES_MIN, SOON).await;
 }
 
 /// `SEALKV_FAULT_SECONDS` says how long, `SEALKV_FAULT_SEED` repeats a choice of faults; their timing
@@ -343,5 +315,5 @@ async fn members_that_are_killed_stopped_and_cut_off_at_random_lose_tear_and_reo
     for member in &mut cluster.members {
         member.ready().await;
     }
-    check(load, &cluster).await;
+    load::assert_well(load, &cluster, WRITES_MIN, SOON).await;
 }

@@ -266,6 +266,9 @@ impl Peer for PeerService {
             // Expiry, effects, key changes: only the leader's own.
             return answer(Refusal::Invalid);
         }
+        if self.consensus.is_backlogged(header.ends_leases()) {
+            return answer(Refusal::TooManyRequests);
+        }
         let appended = self
             .consensus
             .append_in_term(None, message.term, message.command);

@@ -19,7 +19,7 @@ use super::consensus::{Consensus, Leadership};
 use super::peers::Lane;
 use super::types::{EntryData, TypeConfig};
 use crate::access::Permitted;
-use crate::command::{self, Body, Command, Envelope, Header, RequestId};
+use crate::command::{self, Body, Command, Header, RequestId};
 use crate::metrics::{Held, metrics};
 use crate::replica::{Applied, ProposeError};
 
@@ -55,7 +55,8 @@ impl Consensus {
         permitted: Permitted<Body>,
         flags: u32,
     ) -> Result<Applied, ProposeError> {
-        // As etcd: the member that the client asks looks at itself, and then the leader does.
+        // As etcd: the member that the client asks looks at itself; a leader looks once more at
+        // what others forward to it.
         if self.is_backlogged(permitted.request().ends_leases()) {
             metrics().proposals_failed.inc();
             return Err(ProposeError::TooManyRequests);
@@ -123,6 +124,9 @@ impl Consensus {
         if leadership.leader != self.member_id() {
             return Err(ProposeError::LeaderChanged);
         }
+        if self.is_backlogged(permitted.request().ends_leases()) {
+            return Err(ProposeError::TooManyRequests);
+        }
         let mut ticket = self.waiters().register();
         let request = RequestId {
             member: self.member_id(),
@@ -170,7 +174,8 @@ impl Consensus {
         }
     }
 
-    /// Appends a command in exactly this term, as its leader. Ends once the entry is applied, or
+    /// Appends a command in exactly this term, as its leader; whoever calls has seen that apply is
+    /// not too far behind. Ends once the entry is applied, or
     /// its fate is no longer this leader's: the waiter learns which.
     pub(super) async fn append_in_term(
         &self,
@@ -178,10 +183,6 @@ impl Consensus {
         term: u64,
         encoded: Bytes,
     ) -> Result<(), NotProposed> {
-        let ends_leases = Envelope::read(&encoded).is_ok_and(|envelope| envelope.ends_leases());
-        if self.is_backlogged(ends_leases) {
-            return Err(NotProposed::Refused(ProposeError::TooManyRequests));
-        }
         let prepared = self.prepare(term, encoded).await?;
         // A VALUE compare's outcome needs a term of its own entries to stand on; so does sealing.
         if let Some(seq) = own

@@ -3,7 +3,7 @@
 #[path = "tests/single.rs"]
 mod single;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -14,8 +14,7 @@ use proto::etcdserverpb as pb;
 use tonic::service::Routes;
 use tower_service::Service as _;
 
-use super::{Edge, Limits, parse};
-use crate::access::Door;
+use super::{Limits, parse};
 use single::Single;
 
 /// A call that waits for others, a lock or a watch, is given up.
@@ -114,16 +113,5 @@ async fn call(routes: &mut Routes, path: &str, frames: Bytes) {
 }
 
 fn routes() -> Routes {
-    let single = Single::start();
-    let edge = Edge {
-        replica: Arc::clone(&single) as _,
-        key_admin: Arc::clone(&single) as _,
-        cluster: Arc::clone(&single) as _,
-        sealer: single.sealer.clone(),
-        hub: single.hub.clone(),
-        door: Door::new(single.sessions.clone()),
-        health: Default::default(),
-        limits: Arc::new(Limits::default()),
-    };
-    edge.services(None)
+    Single::start().edge(Limits::default()).services(None)
 }

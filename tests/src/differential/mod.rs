@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+use crate::binary;
+
 pub use gateway::Gateway;
 pub use generate::Generator;
 pub use normalise::Answer;
@@ -98,6 +100,36 @@ pub async fn random(
         }
     }
     (script, None)
+}
+
+/// Plays random operations against a fresh pair; a difference is shrunk, kept and panicked with.
+pub async fn compare_random<P: Pair>(
+    name: &str,
+    seed: u64,
+    operations: u64,
+    users: Users,
+    fresh: impl AsyncFn() -> P,
+) {
+    println!("{name}: seed {seed}, {operations} operations");
+    let operations = usize::try_from(operations).expect("a number of operations fits");
+    let pair = fresh().await;
+    let (script, difference) = random(seed, operations, users, &pair).await;
+    drop(pair);
+    if let Some(difference) = difference {
+        let shorter = shrink(&script, fresh).await;
+        let directory = binary::workspace().join("target/differential");
+        let file = format!("{}-seed-{seed}", name.replace(' ', "-"));
+        let path = keep(&shorter, &file, &directory).expect("the script can be written");
+        panic!(
+            "seed {seed}: etcd (left) and the server (right) differ; {} steps kept in {}\n{difference}",
+            shorter.steps.len(),
+            path.display()
+        );
+    }
+    assert!(
+        script.steps.len() > operations,
+        "every operation was played"
+    );
 }
 
 /// Plays a script against a pair.

@@ -55,26 +55,8 @@ async fn compare_random(test: &str, members: usize, operations: u64) {
         return;
     }
     let seed = number("SEALKV_DIFFERENTIAL_SEED").unwrap_or_else(rand::random);
-    println!("{test}: seed {seed}, {operations} operations");
-    let operations = usize::try_from(operations).expect("a number of operations fits");
-    let pair = Fresh::start(members).await;
-    let (script, difference) = differential::random(seed, operations, Users::Nobody, &pair).await;
-    drop(pair);
-    if let Some(difference) = difference {
-        let shorter = differential::shrink(&script, || Fresh::start(members)).await;
-        let directory = binary::workspace().join("target/differential");
-        let path = differential::keep(&shorter, &format!("gateway-seed-{seed}"), &directory)
-            .expect("the script can be written");
-        panic!(
-            "seed {seed}: etcd (left) and the server (right) differ; {} steps kept in {}\n{difference}",
-            shorter.steps.len(),
-            path.display()
-        );
-    }
-    assert!(
-        script.steps.len() > operations,
-        "every operation was played"
-    );
+    let fresh = || Fresh::start(members);
+    differential::compare_random(test, seed, operations, Users::Nobody, fresh).await;
 }
 
 /// A third of what is played by gRPC: each watch is opened twice here.

@@ -11,7 +11,7 @@ use keys::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::access::{Internal, Permitted, Sessions};
+use crate::access::{Door, Internal, Permitted, Sessions};
 use crate::apply::{EntryBody, EntryRef, Machine};
 use crate::command::{Body, ChangeKeys, Command, Header, NoEffect, Reply, RequestId};
 use crate::lease::lessor::{Lessor, LessorError, Renewal};
@@ -23,6 +23,7 @@ use crate::replica::{
     LeaseError, Member, MemberChange, MoveLeader, Pending, Place, ProposeError, ReadIndexError,
     Replica, RotatePrefixKey, Status,
 };
+use crate::rpc::{Edge, Health, Limits};
 use crate::seal::{Sealer, SealerError};
 use crate::storage::Store;
 use crate::watch::Hub;
@@ -57,6 +58,20 @@ pub(crate) fn provider() -> FileProvider {
 impl Single {
     pub(crate) fn start() -> Arc<Self> {
         Self::with_hub(|view| Hub::start(view).unwrap())
+    }
+
+    /// What serves this replica's clients.
+    pub(crate) fn edge(self: &Arc<Self>, limits: Limits) -> Edge {
+        Edge {
+            replica: Arc::clone(self) as _,
+            key_admin: Arc::clone(self) as _,
+            cluster: Arc::clone(self) as _,
+            sealer: self.sealer.clone(),
+            hub: self.hub.clone(),
+            door: Door::new(self.sessions.clone()),
+            health: Health::default(),
+            limits: Arc::new(limits),
+        }
     }
 
     pub(crate) fn with_hub(hub: impl FnOnce(Arc<ReadView>) -> Hub) -> Arc<Self> {

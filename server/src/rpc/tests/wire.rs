@@ -15,9 +15,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Status};
 
-use super::super::{Edge, Limits};
+use super::super::Limits;
 use super::single::Single;
-use crate::access::Door;
 
 pub(super) struct Served {
     pub(super) single: Arc<Single>,
@@ -50,16 +49,7 @@ pub(super) async fn serve() -> Served {
 
 pub(super) async fn serve_with(limits: Limits) -> Served {
     let single = Single::start();
-    let edge = Edge {
-        replica: Arc::clone(&single) as _,
-        key_admin: Arc::clone(&single) as _,
-        cluster: Arc::clone(&single) as _,
-        sealer: single.sealer.clone(),
-        hub: single.hub.clone(),
-        door: Door::new(single.sessions.clone()),
-        limits: Arc::new(limits),
-        health: Default::default(),
-    };
+    let edge = single.edge(limits);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::builder().add_routes(edge.services(None));
