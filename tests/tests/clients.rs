@@ -191,7 +191,6 @@ async fn kubernetes_storage_against_one_member() {
 }
 
 #[tokio::test]
-#[ignore = "takes close to its limit of ten minutes beside other tests"]
 async fn kubernetes_storage_against_three_members() {
     drive_kubernetes(3).await;
 }
