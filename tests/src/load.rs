@@ -242,7 +242,7 @@ pub async fn assert_well(load: Load, cluster: &Cluster, writes_min: usize, withi
     let mut seen = Vec::new();
     for member in &cluster.members {
         let client = member.client().await;
-        seen.push(client.prefix(PREFIX).await.unwrap().kvs);
+        seen.push(client.prefix(PREFIX).await.expect("a member answers").kvs);
     }
     assert!(
         seen.windows(2).all(|pair| pair[0] == pair[1]),

@@ -121,11 +121,17 @@ impl DataDir {
         !lock.is_ok_and(|lock| lock.try_lock().is_ok())
     }
 
-    /// Refused while a process has it open, or if it is an etcd's. It need not be there.
-    pub fn check_unused(root: &Path) -> Result<(), DirectoryError> {
+    /// Refused while a process has it open, or if it is an etcd's; so is a directory for the log
+    /// that is not empty. Neither need be there.
+    pub fn check_unused(root: &Path, wal_dir: Option<&Path>) -> Result<(), DirectoryError> {
         if root.join(ETCD_MEMBER).exists() {
             let path = root.to_owned();
             return Err(DirectoryError::Etcd { path });
+        }
+        // What lies inside goes where the directory goes.
+        let outside = |place: &&Path| !place.starts_with(root);
+        if let Some(place) = wal_dir.filter(outside).filter(|place| place.is_dir()) {
+            log_directory::check_empty(place)?;
         }
         match root.is_dir() {
             true => lock(&root.join(LOCK)).map(drop),

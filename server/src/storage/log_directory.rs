@@ -59,6 +59,16 @@ fn look(log: &Path) -> Result<Found, DirectoryError> {
     }
 }
 
+/// Refuses a place that holds anything but a lock.
+pub(super) fn check_empty(place: &Path) -> Result<(), DirectoryError> {
+    for entry in fs::read_dir(place).map_err(io_error(place))? {
+        if entry.map_err(io_error(place))?.file_name() != LOCK {
+            return Err(DirectoryError::LogNotEmpty { path: place.into() });
+        }
+    }
+    Ok(())
+}
+
 fn begin(log: &Path, wanted: &Path) -> Result<Option<File>, DirectoryError> {
     create_dir(wanted)?;
     if is_same(log, wanted) {
@@ -66,11 +76,7 @@ fn begin(log: &Path, wanted: &Path) -> Result<Option<File>, DirectoryError> {
     }
     let place = fs::canonicalize(wanted).map_err(io_error(wanted))?;
     let locked = lock(&place.join(LOCK))?;
-    for entry in fs::read_dir(&place).map_err(io_error(&place))? {
-        if entry.map_err(io_error(&place))?.file_name() != LOCK {
-            return Err(DirectoryError::LogNotEmpty { path: place });
-        }
-    }
+    check_empty(&place)?;
     symlink(&place, log).map_err(io_error(log))?;
     if let Some(root) = log.parent() {
         sync_dir(root)?;
@@ -150,5 +156,23 @@ mod tests {
             matches!(error, DirectoryError::LogNotEmpty { .. }),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_new_member_finds_no_log_in_the_place_for_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, place) = (directory.path().join("data"), directory.path().join("log"));
+        let check = |place: &Path| DataDir::check_unused(&root, Some(place));
+        check(&place).unwrap();
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join(LOCK), "").unwrap();
+        check(&place).unwrap();
+        fs::write(place.join("0000000000000001.log"), "").unwrap();
+        let refused = check(&place);
+        assert!(matches!(refused, Err(DirectoryError::LogNotEmpty { .. })));
+        // What lies inside is set aside with the rest.
+        fs::create_dir_all(root.join("log")).unwrap();
+        fs::write(root.join("log/0000000000000001.log"), "").unwrap();
+        check(&root.join("log")).unwrap();
     }
 }

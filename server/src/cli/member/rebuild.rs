@@ -10,7 +10,7 @@
 //! on. Whether the cluster can do without the member is the cluster's to say.
 //! Not known here: how a member catches up.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -65,8 +65,6 @@ pub(in crate::cli) enum RebuildFailed {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("--wal-dir: {} holds the old member's log: move it away first", .0.display())]
-    OldLog(PathBuf),
     #[error("{} is from the rebuilding of another cluster's member; remove it", .0.display())]
     OtherNote(PathBuf),
     #[error(transparent)]
@@ -111,8 +109,10 @@ impl Rebuild {
         let set_aside = match note.new_id {
             Some(_) => None,
             None => {
-                DataDir::check_unused(&config.data_dir).map_err(RebuildFailed::from)?;
-                refuse_old_log(config.wal_dir.as_deref())?;
+                // The new member takes no directory that holds a log, and by then the old one is
+                // removed.
+                DataDir::check_unused(&config.data_dir, config.wal_dir.as_deref())
+                    .map_err(RebuildFailed::from)?;
                 note.save(&config.data_dir)?;
                 DataDir::set_aside(&config.data_dir).map_err(RebuildFailed::from)?
             }
@@ -147,20 +147,6 @@ impl Rebuild {
             Ok(Asked::Help | Asked::Version) => Err(RebuildFailed::NoServer),
             Err(error) => Err(RebuildFailed::Flags(error)),
         }
-    }
-}
-
-/// The new member will not take a directory that holds files, and by then the old one is removed.
-fn refuse_old_log(wal_dir: Option<&Path>) -> Result<(), RebuildFailed> {
-    let Some(path) = wal_dir else { return Ok(()) };
-    // One that is not there is made; one that cannot be read is named when it is used.
-    let Ok(entries) = std::fs::read_dir(path) else {
-        return Ok(());
-    };
-    let mut files = entries.flatten().map(|entry| entry.file_name());
-    match files.any(|name| name != "LOCK") {
-        true => Err(RebuildFailed::OldLog(path.into())),
-        false => Ok(()),
     }
 }
 
