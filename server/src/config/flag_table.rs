@@ -603,7 +603,14 @@ pub const FLAGS: &[FlagSpec] = &[
         "Seconds that an unused simple token lives.",
     ),
     meaningless(Auth, Unsigned, "bcrypt-cost"),
-    absent(Monitoring, Bool, "enable-pprof", "false"),
+    works(
+        Monitoring,
+        Bool,
+        "enable-pprof",
+        "false",
+        "Serve a profile of the processor's time on the client URLs under /debug/pprof/profile, for \
+         go tool pprof; Go's other profiles answer 501.",
+    ),
     works(
         Monitoring,
         Text,

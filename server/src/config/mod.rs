@@ -63,6 +63,8 @@ pub struct Config {
     pub listen_client_http_urls: Vec<MemberUrl>,
     pub listen_metrics_urls: Vec<MemberUrl>,
     pub json_gateway: bool,
+    /// Where the processor's time goes is told on the client URLs.
+    pub profiles: bool,
     /// Origins whose pages may read answers.
     pub cors: AllowList,
     /// Hosts that plain HTTP requests may name.

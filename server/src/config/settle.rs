@@ -153,6 +153,7 @@ impl Settling<'_> {
             listen_client_http_urls: listen_client_http_urls?,
             listen_metrics_urls: listen_metrics_urls?,
             json_gateway: self.given.bool("enable-grpc-gateway").unwrap_or(true),
+            profiles: self.given.bool("enable-pprof").unwrap_or(false),
             cors: self.cors(),
             host_whitelist: AllowList::parse(self.given.text("host-whitelist").unwrap_or("*")),
             advertise_client_urls: advertise_client_urls?,

@@ -287,7 +287,10 @@ impl Member {
             origins: config.cors.clone(),
             hosts: config.host_whitelist.clone(),
         };
-        crate::http::client_pages(self.pages_node(), gateway, door)
+        if config.profiles {
+            tracing::info!(path = "/debug/pprof", "pprof is enabled");
+        }
+        crate::http::client_pages(self.pages_node(), gateway, config.profiles, door)
     }
 
     /// From the first election to the request to stop.
