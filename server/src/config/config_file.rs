@@ -21,7 +21,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Keys of a section, and the flags that they are.
 type Section = &'static [(&'static str, &'static str)];
 
-/// What etcd groups in its file although the flags are flat.
+/// What etcd groups in its file although the flags are flat; a section in a section has both names.
 const SECTIONS: &[(&str, Section)] = &[
     (
         "client-transport-security",
@@ -61,11 +61,43 @@ const SECTIONS: &[(&str, Section)] = &[
             ("reuse-address", "socket-reuse-address"),
         ],
     ),
+    ("discovery-config", &[("token", "discovery-token")]),
+    (
+        "discovery-config.client",
+        &[
+            ("endpoints", "discovery-endpoints"),
+            ("dial-timeout", "discovery-dial-timeout"),
+            ("request-timeout", "discovery-request-timeout"),
+            ("keepalive-time", "discovery-keepalive-time"),
+            ("keepalive-timeout", "discovery-keepalive-timeout"),
+        ],
+    ),
+    (
+        "discovery-config.client.secure",
+        &[
+            ("cert", "discovery-cert"),
+            ("key", "discovery-key"),
+            ("cacert", "discovery-cacert"),
+            ("insecure-transport", "discovery-insecure-transport"),
+            (
+                "insecure-skip-tls-verify",
+                "discovery-insecure-skip-tls-verify",
+            ),
+        ],
+    ),
+    (
+        "discovery-config.client.auth",
+        &[
+            ("username", "discovery-user"),
+            ("password", "discovery-password"),
+        ],
+    ),
 ];
 
 /// Flags whose value is a list in the file.
 const LISTS: &[&str] = &[
     "log-outputs",
+    "discovery-endpoints",
     "cipher-suites",
     "client-cert-allowed-hostname",
     "peer-cert-allowed-cn",
@@ -167,8 +199,6 @@ impl Reading<'_> {
         for Entry { line, key, value } in top.0 {
             if let Some((section, keys)) = SECTIONS.iter().find(|(name, _)| *name == key) {
                 self.section(line, section, keys, value);
-            } else if key == "discovery-config" {
-                self.discovery(line, value);
             } else if let Some(retired) = RETIRED.iter().find(|name| **name == key) {
                 if !matches!(value, Value::Null) {
                     self.given.retire(retired);
@@ -192,6 +222,10 @@ impl Reading<'_> {
         };
         for Entry { line, key, value } in entries.0 {
             let full = format!("{section}.{key}");
+            if let Some((inner, keys)) = SECTIONS.iter().find(|(name, _)| *name == full) {
+                self.section(line, inner, keys, value);
+                continue;
+            }
             let flag = keys.iter().find(|(name, _)| *name == key);
             match flag.and_then(|(_, flag)| flag_table::find(flag)) {
                 Some(spec) => self.flag(line, &full, spec, value),
@@ -201,17 +235,6 @@ impl Reading<'_> {
                 }
                 None => self.mistake(line, &full, Problem::UnknownKey),
             }
-        }
-    }
-
-    fn discovery(&mut self, line: u64, value: Value) {
-        let empty = match &value {
-            Value::Null => true,
-            Value::Map(entries) => entries.0.is_empty(),
-            _ => false,
-        };
-        if !empty {
-            self.mistake(line, "discovery-config", Problem::Absent);
         }
     }
 
@@ -421,7 +444,10 @@ mod tests {
              log-outputs: [stderr, /var/log/etcd.log]\n\
              socket-options:\n  reuse-port: true\n\
              peer-transport-security:\n  cert-file: /p.crt\n  allowed-cn: [a, b]\n\
-             client-transport-security:\n  cert-file: /c.crt\n  auto-tls: false\n",
+             client-transport-security:\n  cert-file: /c.crt\n  auto-tls: false\n\
+             discovery-config:\n  token: t\n  client:\n    endpoints: [a:1, b:2]\n    \
+             request-timeout: 5000000000\n    secure: {cacert: /ca}\n    auth:\n      \
+             username: ann\n",
         );
         for (flag, text) in [
             ("name", "m1"),
@@ -435,6 +461,11 @@ mod tests {
             ("peer-cert-allowed-cn", "a,b"),
             ("cert-file", "/c.crt"),
             ("auto-tls", "false"),
+            ("discovery-token", "t"),
+            ("discovery-endpoints", "a:1,b:2"),
+            ("discovery-request-timeout", "5000000000ns"),
+            ("discovery-cacert", "/ca"),
+            ("discovery-user", "ann"),
         ] {
             assert_eq!(given.text(flag), Some(text), "{flag}");
         }
@@ -460,7 +491,8 @@ mod tests {
              cert-file: /x\n\
              client-transport-security:\n  cert: /x\n\
              peer-transport-security: /x\n\
-             config-file: other.yml\n",
+             config-file: other.yml\n\
+             discovery-config:\n  client:\n    secure: {server-name: x}\n",
         );
         let places = [
             "etcd.yml:1: name:",
@@ -473,6 +505,7 @@ mod tests {
             "etcd.yml:9: client-transport-security.cert:",
             "etcd.yml:10: peer-transport-security: must be a map",
             "etcd.yml:11: config-file:",
+            "etcd.yml:14: discovery-config.client.secure.server-name:",
         ];
         assert_eq!(found.len(), places.len(), "{found:#?}");
         for (mistake, place) in found.iter().zip(places) {

@@ -13,10 +13,7 @@ use super::flag_table::{FlagSpec, Kind, Standing};
 use super::mistake::{Mistake, Problem};
 use super::tls;
 use super::url::{MemberUrl, UrlError};
-use super::{
-    AllowList, AutoCompaction, ClusterState, Config, FeatureGates, Keepalive, KeySource,
-    SrvDiscovery,
-};
+use super::{AllowList, AutoCompaction, ClusterState, Config, FeatureGates, Keepalive, KeySource};
 
 const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 const ELECTION_MS_MAX: u64 = 50_000;
@@ -96,6 +93,11 @@ impl Settling<'_> {
         let advertise_peer_urls =
             self.advertised_urls("initial-advertise-peer-urls", "http://localhost:2380");
         let initial_cluster = self.initial_cluster(&name, advertise_peer_urls.as_deref());
+        let discovery_service = self.discovery_service();
+        let initial_cluster_token = match &discovery_service {
+            Some(service) => service.token.clone(),
+            None => self.not_empty("initial-cluster-token", "etcd-cluster"),
+        };
         let initial_cluster_state = self.cluster_state();
         let (heartbeat_interval, election_timeout) = self.raft_times();
         let key_source = self.key_source(&data_dir);
@@ -116,7 +118,7 @@ impl Settling<'_> {
         let log_outputs = self.log_outputs();
         let log_rotation = self.log_rotation(&log_outputs);
         Some(Config {
-            initial_cluster_token: self.not_empty("initial-cluster-token", "etcd-cluster"),
+            initial_cluster_token,
             strict_reconfig_check: self.given.bool("strict-reconfig-check").unwrap_or(true),
             learners_max: self.learners(),
             force_new_cluster: self.given.bool("force-new-cluster").unwrap_or(false),
@@ -161,6 +163,7 @@ impl Settling<'_> {
             advertise_peer_urls: advertise_peer_urls?,
             initial_cluster: initial_cluster?,
             discovery_srv: self.discovery_srv(),
+            discovery_service,
             initial_cluster_state,
             heartbeat_interval,
             election_timeout,
@@ -222,7 +225,7 @@ impl Settling<'_> {
         })
     }
 
-    fn duration(&self, flag: &'static str, default_ms: u64) -> Duration {
+    pub(super) fn duration(&self, flag: &'static str, default_ms: u64) -> Duration {
         self.given
             .duration(flag)
             .unwrap_or(Duration::from_millis(default_ms))
@@ -424,11 +427,11 @@ impl Settling<'_> {
         name: &str,
         advertised: Option<&[MemberUrl]>,
     ) -> Option<InitialCluster> {
-        match self
-            .given
-            .text("initial-cluster")
-            .map(InitialCluster::parse)
-        {
+        let ways = ["discovery-endpoints", "discovery-srv"];
+        let is_asked_for = ways.iter().any(|flag| self.stated(flag).is_some());
+        let given = self.given.text("initial-cluster");
+        let given = given.filter(|text| !(text.is_empty() && is_asked_for));
+        match given.map(InitialCluster::parse) {
             Some(Ok(cluster)) => Some(cluster),
             Some(Err(error)) => {
                 self.mistake("initial-cluster", error);
@@ -436,25 +439,6 @@ impl Settling<'_> {
             }
             None => Some(InitialCluster::of(name, advertised?)),
         }
-    }
-
-    fn discovery_srv(&mut self) -> Option<SrvDiscovery> {
-        let given = |flag| self.given.text(flag).filter(|text| !text.is_empty());
-        let (domain, service) = (given("discovery-srv"), given("discovery-srv-name"));
-        let listed = given("initial-cluster").is_some();
-        let Some(domain) = domain else {
-            if service.is_some() {
-                self.mistake("discovery-srv-name", Problem::NoDiscovery);
-            }
-            return None;
-        };
-        if listed {
-            self.mistake("discovery-srv", Problem::TwoBootstraps);
-        }
-        Some(SrvDiscovery {
-            domain: domain.to_owned(),
-            service: service.map(str::to_owned),
-        })
     }
 
     fn cluster_state(&mut self) -> ClusterState {
