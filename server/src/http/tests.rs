@@ -239,13 +239,13 @@ async fn profiles_are_there_when_they_are_asked_for_and_say_what_they_are_not() 
     let (status, why) = get(true, "/debug/pprof/heap").await;
     assert_eq!(status, 501);
     assert!(why.starts_with("No heap: the allocator"), "{why}");
-    assert_eq!(get(true, "/debug/pprof/profile?seconds=601").await.0, 400);
+    assert_eq!(get(true, "/debug/pprof/profile?seconds=301").await.0, 400);
     let mut pages = pages_with(healthy(), true);
-    let long = Request::builder().uri("/debug/pprof/profile?seconds=600");
+    let long = Request::builder().uri("/debug/pprof/profile?seconds=300");
     let mut first = pages.call(long.body(Body::empty()).unwrap());
     let second = tokio::select! {
         biased;
-        _ = &mut first => unreachable!("ten minutes have not passed"),
+        _ = &mut first => unreachable!("five minutes have not passed"),
         answer = get(true, "/debug/pprof/profile?seconds=1") => answer,
     };
     let in_use = "Could not enable CPU profiling: cpu profiling already in use\n";

@@ -1,7 +1,9 @@
 //! What flags come to together, and what is refused.
 
+use std::time::Duration;
+
 use super::*;
-use crate::config::{Asked, ConfigError};
+use crate::config::{Asked, ConfigError, KeySource};
 
 fn ask(arguments: &[&str]) -> Result<Config, ConfigError> {
     let arguments: Vec<_> = arguments.iter().map(|&a| a.to_owned()).collect();

@@ -8,11 +8,11 @@
 use std::io;
 use std::time::Duration;
 
-use pprof::{ProfilerGuard, ProfilerGuardBuilder};
+use pprof::{Frames, ProfilerGuard, ProfilerGuardBuilder};
 use thiserror::Error;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::profile::encode;
+use super::profile::{Timing, encode};
 
 /// Go's.
 const SAMPLES_PER_SECOND: i32 = 100;
@@ -54,9 +54,16 @@ pub(super) async fn sample(length: Duration) -> Result<Vec<u8>, CpuError> {
     tracing::info!(seconds = length.as_secs(), "sampling the processor's time");
     tokio::time::sleep(length).await;
     beside(move || {
-        let report = sampling.guard.report().build()?;
+        let report = sampling.guard.report().build_unresolved()?;
         drop(sampling);
-        let profile = encode(&report);
+        let timing = Timing {
+            samples_per_second: report.timing.frequency,
+            began: report.timing.start_time,
+            length: report.timing.duration,
+        };
+        let stacks = report.data.into_iter();
+        let stacks = stacks.map(|(frames, times)| (Frames::from(frames), times));
+        let profile = encode(stacks, &timing);
         backtrace::clear_symbol_cache();
         Ok(profile?)
     })

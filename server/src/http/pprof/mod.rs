@@ -29,8 +29,8 @@ const GO_PPROF: (HeaderName, HeaderValue) = (
     HeaderValue::from_static("1"),
 );
 const SECONDS_DEFAULT: u64 = 30;
-/// Samples wait in a file until the end.
-const SECONDS_MAX: u64 = 600;
+/// Samples wait in a file and in memory until the end.
+const SECONDS_MAX: u64 = 300;
 
 /// Go's other profiles, and why there is none.
 const UNSERVED: [(&str, &str); 7] = [

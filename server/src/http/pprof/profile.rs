@@ -5,23 +5,34 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::io::{self, Write as _};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use pprof::{Frames, Report, Symbol};
+use pprof::{Frames, Symbol};
 use prost::Message;
 
 const NANOSECONDS: i64 = 1_000_000_000;
 
-/// Compressed, as Go sends it.
-pub(super) fn encode(report: &Report) -> io::Result<Vec<u8>> {
+/// When and how often samples were taken.
+pub(super) struct Timing {
+    pub(super) samples_per_second: i32,
+    pub(super) began: SystemTime,
+    pub(super) length: Duration,
+}
+
+/// Stacks and how often each was met, compressed as Go sends them. A stack's names are kept once,
+/// so that it matters little how many there are.
+pub(super) fn encode(
+    stacks: impl Iterator<Item = (Frames, isize)>,
+    timing: &Timing,
+) -> io::Result<Vec<u8>> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    gzip.write_all(&profile(report).encode_to_vec())?;
+    gzip.write_all(&profile(stacks, timing).encode_to_vec())?;
     gzip.finish()
 }
 
-fn profile(report: &Report) -> Profile {
+fn profile(stacks: impl Iterator<Item = (Frames, isize)>, timing: &Timing) -> Profile {
     let mut tables = Tables::default();
     tables.string("");
     let (samples, count) = (tables.string("samples"), tables.string("count"));
@@ -31,11 +42,11 @@ fn profile(report: &Report) -> Profile {
         kind: cpu,
         unit: nanoseconds,
     };
-    let period = NANOSECONDS / i64::from(report.timing.frequency.max(1));
-    let taken = report.data.iter().map(|(frames, times)| {
-        let times = i64::try_from(*times).unwrap_or(i64::MAX);
+    let period = NANOSECONDS / i64::from(timing.samples_per_second.max(1));
+    let taken = stacks.map(|(frames, times)| {
+        let times = i64::try_from(times).unwrap_or(i64::MAX);
         Sample {
-            location_id: tables.stack(frames),
+            location_id: tables.stack(&frames),
             value: vec![times, times.saturating_mul(period)],
             label: vec![Label {
                 key: thread,
@@ -44,8 +55,8 @@ fn profile(report: &Report) -> Profile {
         }
     });
     let sample = taken.collect();
-    let began = report.timing.start_time.duration_since(UNIX_EPOCH);
-    let nanos = |length: std::time::Duration| i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
+    let began = timing.began.duration_since(UNIX_EPOCH);
+    let nanos = |length: Duration| i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
     Profile {
         sample_type: vec![
             ValueType {
@@ -66,7 +77,7 @@ fn profile(report: &Report) -> Profile {
         function: tables.functions,
         string_table: tables.strings.in_order,
         time_nanos: nanos(began.unwrap_or_default()),
-        duration_nanos: nanos(report.timing.duration),
+        duration_nanos: nanos(timing.length),
         period_type: Some(time),
         period,
     }
@@ -263,7 +274,6 @@ struct Function {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
-    use std::time::SystemTime;
 
     use super::*;
 
@@ -285,7 +295,7 @@ mod tests {
             frames: stack.iter().map(frame).collect(),
             thread_name: "raft".to_owned(),
             thread_id: 1,
-            sample_timestamp: SystemTime::UNIX_EPOCH,
+            sample_timestamp: UNIX_EPOCH,
         }
     }
 
@@ -298,15 +308,20 @@ mod tests {
             &[("main", 1)],
             &[("main", 9)],
         ]);
-        let report = Report {
-            data: HashMap::from([(stack, 2), (recursive, 5)]),
-            timing: Default::default(),
+        let timing = Timing {
+            samples_per_second: 100,
+            began: UNIX_EPOCH,
+            length: Duration::from_secs(1),
         };
         let mut bytes = Vec::new();
-        let packed = encode(&report).unwrap();
+        let packed = encode([(stack, 2), (recursive, 5)].into_iter(), &timing).unwrap();
         let mut gzip = flate2::read::GzDecoder::new(&packed[..]);
         gzip.read_to_end(&mut bytes).unwrap();
         let profile = Profile::decode(&bytes[..]).unwrap();
+        assert_eq!(
+            (profile.period, profile.duration_nanos),
+            (10_000_000, NANOSECONDS)
+        );
         let text = |at: i64| profile.string_table[at as usize].as_str();
         assert_eq!(text(0), "");
         let name = |line: &Line| {
