@@ -311,7 +311,7 @@ async fn a_restored_members_log_may_lie_in_a_directory_of_its_own() {
     assert!(try_restore(&file, &inside).contains("is in the data directory"));
     std::fs::create_dir_all(&wal).unwrap();
     assert!(try_restore(&cut, &wal).contains("ends too early"));
-    assert_eq!(names(), ["LOCK"]);
+    assert!(names().is_empty(), "it was empty before");
     std::fs::write(wal.join("other"), "").unwrap();
     assert!(try_restore(&file, &wal).contains("holds files"));
     std::fs::remove_file(wal.join("other")).unwrap();
