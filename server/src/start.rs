@@ -11,6 +11,7 @@ mod member;
 mod memory;
 mod pages;
 mod plugins;
+mod registry;
 mod restore;
 
 use std::path::PathBuf;

@@ -241,6 +241,16 @@ async fn the_page_has_the_families_types_and_labels_of_etcd() {
             wrong.push(format!("{name}{labels:?} is missing"));
         }
     }
+    // What `promtool check metrics` would say of names that are not etcd's.
+    let own = ours.iter().filter(|(name, _)| !name.starts_with("etcd_"));
+    for (name, family) in own {
+        if name.ends_with("_total") != (family.kind == "counter") {
+            wrong.push(format!("{name} is no name of a {}", family.kind));
+        }
+        if name.chars().any(|letter| letter.is_ascii_uppercase()) {
+            wrong.push(format!("{name} has capitals"));
+        }
+    }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 

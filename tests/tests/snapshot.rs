@@ -274,6 +274,64 @@ async fn a_member_restored_from_another_state_is_found_and_named() {
 }
 
 #[tokio::test]
+async fn a_restored_members_log_may_lie_in_a_directory_of_its_own() {
+    let cluster = single().await;
+    cluster.client().await.put("k", "v").await.unwrap();
+    let file = cluster.directory().join("backup");
+    save(&cluster.members[0], &file);
+    let key = key_file(&cluster.members[0]);
+    let mut other = prepared(1).await;
+    let member = &mut other.members[0];
+    let wal = member.home.join("fast/wal");
+    let names = || -> Vec<_> {
+        let entries = std::fs::read_dir(&wal).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name()).collect()
+    };
+
+    // Whatever fails leaves nothing there, and what holds files is not taken.
+    let bytes = std::fs::read(&file).unwrap();
+    let cut = cluster.directory().join("cut");
+    std::fs::write(&cut, &bytes[..bytes.len() - 600]).unwrap();
+    let try_restore = |file: &Path, wal: &Path| {
+        let words = [
+            "snapshot",
+            "restore",
+            show(file),
+            "--root-key-file",
+            show(&key),
+        ];
+        let more = ["--data-dir", show(&member.data), "--wal-dir", show(wal)];
+        let complaint = fails(&[&words[..], &more].concat());
+        assert!(!member.data.exists());
+        complaint
+    };
+    assert!(try_restore(&cut, &wal).contains("ends too early"));
+    assert!(!wal.exists());
+    let inside = member.data.join("wal");
+    assert!(try_restore(&file, &inside).contains("is in the data directory"));
+    std::fs::create_dir_all(&wal).unwrap();
+    assert!(try_restore(&cut, &wal).contains("ends too early"));
+    assert!(names().is_empty(), "it was empty before");
+    std::fs::write(wal.join("other"), "").unwrap();
+    assert!(try_restore(&file, &wal).contains("holds files"));
+    std::fs::remove_file(wal.join("other")).unwrap();
+
+    let said = restore(member, &file, &key, &["--wal-dir", show(&wal)]);
+    assert!(
+        said.contains(&format!("--wal-dir={}", wal.display())),
+        "{said}"
+    );
+    assert!(names().len() > 1, "the log's segments are there");
+    member.set_flag("wal-dir", "");
+    member.launch();
+    assert_eq!(member.wait_end().await.code(), Some(1));
+    member.set_flag("wal-dir", show(&wal));
+    member.start().await;
+    let found = member.client().await.get("k").await.unwrap();
+    assert_eq!(found.kvs[0].value, "v");
+}
+
+#[tokio::test]
 async fn a_backup_that_is_not_what_was_saved_makes_no_directory() {
     let cluster = single().await;
     cluster.client().await.put("k", "v").await.unwrap();

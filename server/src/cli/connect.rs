@@ -114,7 +114,7 @@ impl Security {
     /// How each is dialled. Files are read only if one of them asks for TLS.
     fn ways(&self, urls: Vec<MemberUrl>) -> Result<Vec<Way>, ConnectError> {
         let tls = if urls.iter().any(MemberUrl::is_secure) {
-            Some(ClientTls::of_client(&self.trust())?)
+            Some(ClientTls::of_client(&self.trust(), "--cacert")?)
         } else {
             None
         };

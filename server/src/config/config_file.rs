@@ -4,103 +4,20 @@
 //! another type than its flag's, is a mistake that names file, line and key; all of them together.
 //! Not known here: what values mean together.
 
-use std::fmt;
+mod sections;
+mod yaml;
+
 use std::io::Read as _;
 use std::path::Path;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
 
 use super::flag_syntax::{Given, check_kind};
 use super::flag_table::{self, FlagSpec, Kind};
 use super::mistake::{Mistake, Problem, Source};
+use sections::{DEFAULT_IF_EMPTY, LISTS, RETIRED, SECTIONS, Section, section_of};
+use yaml::{Entries, Entry, Value};
 
 /// Far more than every key at its longest.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// Keys of a section, and the flags that they are.
-type Section = &'static [(&'static str, &'static str)];
-
-/// What etcd groups in its file although the flags are flat.
-const SECTIONS: &[(&str, Section)] = &[
-    (
-        "client-transport-security",
-        &[
-            ("cert-file", "cert-file"),
-            ("key-file", "key-file"),
-            ("client-cert-file", "client-cert-file"),
-            ("client-key-file", "client-key-file"),
-            ("client-cert-auth", "client-cert-auth"),
-            ("trusted-ca-file", "trusted-ca-file"),
-            ("auto-tls", "auto-tls"),
-            ("allowed-hostname", "client-cert-allowed-hostname"),
-        ],
-    ),
-    (
-        "peer-transport-security",
-        &[
-            ("cert-file", "peer-cert-file"),
-            ("key-file", "peer-key-file"),
-            ("client-cert-file", "peer-client-cert-file"),
-            ("client-key-file", "peer-client-key-file"),
-            ("client-cert-auth", "peer-client-cert-auth"),
-            ("trusted-ca-file", "peer-trusted-ca-file"),
-            ("auto-tls", "peer-auto-tls"),
-            ("allowed-cn", "peer-cert-allowed-cn"),
-            ("allowed-hostname", "peer-cert-allowed-hostname"),
-            (
-                "skip-client-san-verification",
-                "peer-skip-client-san-verification",
-            ),
-        ],
-    ),
-    (
-        "socket-options",
-        &[
-            ("reuse-port", "socket-reuse-port"),
-            ("reuse-address", "socket-reuse-address"),
-        ],
-    ),
-];
-
-/// Flags whose value is a list in the file.
-const LISTS: &[&str] = &[
-    "log-outputs",
-    "cipher-suites",
-    "client-cert-allowed-hostname",
-    "peer-cert-allowed-cn",
-    "peer-cert-allowed-hostname",
-];
-
-/// Flags for which an empty text means the default, as in etcd's file.
-const DEFAULT_IF_EMPTY: &[&str] = &[
-    "data-dir",
-    "listen-peer-urls",
-    "listen-client-urls",
-    "listen-client-http-urls",
-    "listen-metrics-urls",
-    "initial-advertise-peer-urls",
-    "advertise-client-urls",
-    "initial-cluster-state",
-    "cors",
-    "host-whitelist",
-];
-
-/// Keys of the proxy, the discovery and the store of etcd 2, which etcd's own sample file still
-/// carries and etcd 3.7 passes over; each is taken with a warning.
-const RETIRED: &[&str] = &[
-    "proxy",
-    "proxy-failure-wait",
-    "proxy-refresh-interval",
-    "proxy-dial-timeout",
-    "proxy-write-timeout",
-    "proxy-read-timeout",
-    "discovery-fallback",
-    "discovery-proxy",
-    "enable-v2",
-    "debug",
-    "log-package-levels",
-];
 
 /// The flags that stand in the file.
 pub(super) fn read(path: &Path) -> Result<Given, Vec<Mistake>> {
@@ -167,8 +84,6 @@ impl Reading<'_> {
         for Entry { line, key, value } in top.0 {
             if let Some((section, keys)) = SECTIONS.iter().find(|(name, _)| *name == key) {
                 self.section(line, section, keys, value);
-            } else if key == "discovery-config" {
-                self.discovery(line, value);
             } else if let Some(retired) = RETIRED.iter().find(|name| **name == key) {
                 if !matches!(value, Value::Null) {
                     self.given.retire(retired);
@@ -192,6 +107,10 @@ impl Reading<'_> {
         };
         for Entry { line, key, value } in entries.0 {
             let full = format!("{section}.{key}");
+            if let Some((inner, keys)) = SECTIONS.iter().find(|(name, _)| *name == full) {
+                self.section(line, inner, keys, value);
+                continue;
+            }
             let flag = keys.iter().find(|(name, _)| *name == key);
             match flag.and_then(|(_, flag)| flag_table::find(flag)) {
                 Some(spec) => self.flag(line, &full, spec, value),
@@ -201,17 +120,6 @@ impl Reading<'_> {
                 }
                 None => self.mistake(line, &full, Problem::UnknownKey),
             }
-        }
-    }
-
-    fn discovery(&mut self, line: u64, value: Value) {
-        let empty = match &value {
-            Value::Null => true,
-            Value::Map(entries) => entries.0.is_empty(),
-            _ => false,
-        };
-        if !empty {
-            self.mistake(line, "discovery-config", Problem::Absent);
         }
     }
 
@@ -233,14 +141,6 @@ impl Reading<'_> {
             Err(problem) => self.mistake(line, key, problem),
         }
     }
-}
-
-/// The section in which etcd's file has the flag, if it is not at the top.
-fn section_of(flag: &str) -> Option<&'static str> {
-    let (section, _) = SECTIONS
-        .iter()
-        .find(|(_, keys)| keys.iter().any(|(_, name)| *name == flag))?;
-    Some(section)
 }
 
 /// As a command line would write it; nothing where the file leaves the default.
@@ -290,113 +190,6 @@ fn text_of(spec: &FlagSpec, value: Value) -> Result<Option<String>, Problem> {
     Ok(Some(text))
 }
 
-#[derive(Debug, Default)]
-struct Entries(Vec<Entry>);
-
-#[derive(Debug)]
-struct Entry {
-    line: u64,
-    key: String,
-    value: Value,
-}
-
-#[derive(Debug)]
-enum Value {
-    Null,
-    Bool(bool),
-    /// As it is written in base ten.
-    Number(String),
-    Text(String),
-    List(Vec<Value>),
-    Map(Entries),
-}
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Entries;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of keys and values")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entries, A::Error> {
-                entries(map)
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
-}
-
-fn entries<'de, A: MapAccess<'de>>(mut map: A) -> Result<Entries, A::Error> {
-    let mut entries = Vec::new();
-    while let Some((key, value)) = map.next_entry::<Spanned<String>, Value>()? {
-        let line = key.referenced.line();
-        let key = key.value;
-        entries.push(Entry { line, key, value });
-    }
-    Ok(Entries(entries))
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Value;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-
-            fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-
-            fn visit_none<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-
-            fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<Value, D::Error> {
-                Value::deserialize(inner)
-            }
-
-            fn visit_bool<E>(self, on: bool) -> Result<Value, E> {
-                Ok(Value::Bool(on))
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-                Ok(Value::Number(number.to_string()))
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-                Ok(Value::Number(number.to_string()))
-            }
-
-            fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-                Ok(Value::Number(number.to_string()))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-                Ok(Value::Text(text.to_owned()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = list.next_element()? {
-                    items.push(item);
-                }
-                Ok(Value::List(items))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value, A::Error> {
-                entries(map).map(Value::Map)
-            }
-        }
-        deserializer.deserialize_any(Any)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -421,7 +214,10 @@ mod tests {
              log-outputs: [stderr, /var/log/etcd.log]\n\
              socket-options:\n  reuse-port: true\n\
              peer-transport-security:\n  cert-file: /p.crt\n  allowed-cn: [a, b]\n\
-             client-transport-security:\n  cert-file: /c.crt\n  auto-tls: false\n",
+             client-transport-security:\n  cert-file: /c.crt\n  auto-tls: false\n\
+             discovery-config:\n  token: t\n  client:\n    endpoints: [a:1, b:2]\n    \
+             request-timeout: 5000000000\n    secure: {cacert: /ca}\n    auth:\n      \
+             username: ann\n",
         );
         for (flag, text) in [
             ("name", "m1"),
@@ -435,6 +231,11 @@ mod tests {
             ("peer-cert-allowed-cn", "a,b"),
             ("cert-file", "/c.crt"),
             ("auto-tls", "false"),
+            ("discovery-token", "t"),
+            ("discovery-endpoints", "a:1,b:2"),
+            ("discovery-request-timeout", "5000000000ns"),
+            ("discovery-cacert", "/ca"),
+            ("discovery-user", "ann"),
         ] {
             assert_eq!(given.text(flag), Some(text), "{flag}");
         }
@@ -460,7 +261,8 @@ mod tests {
              cert-file: /x\n\
              client-transport-security:\n  cert: /x\n\
              peer-transport-security: /x\n\
-             config-file: other.yml\n",
+             config-file: other.yml\n\
+             discovery-config:\n  client:\n    secure: {server-name: x}\n",
         );
         let places = [
             "etcd.yml:1: name:",
@@ -473,6 +275,7 @@ mod tests {
             "etcd.yml:9: client-transport-security.cert:",
             "etcd.yml:10: peer-transport-security: must be a map",
             "etcd.yml:11: config-file:",
+            "etcd.yml:14: discovery-config.client.secure.server-name:",
         ];
         assert_eq!(found.len(), places.len(), "{found:#?}");
         for (mistake, place) in found.iter().zip(places) {

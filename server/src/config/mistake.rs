@@ -101,11 +101,19 @@ pub enum Problem {
     Tls(#[from] TlsMistake),
     #[error(
         "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
-         \"discovery\", \"discovery-endpoints\" or \"discovery-srv\""
+         \"discovery-endpoints\" or \"discovery-srv\""
     )]
     TwoBootstraps,
     #[error("means nothing without --discovery-srv")]
     NoDiscovery,
+    #[error("both --discovery-token and --discovery-endpoints must be set")]
+    HalfDiscovery,
+    #[error("must not contain empty endpoints")]
+    EmptyEndpoint,
+    #[error("has no password: write NAME:PASSWORD, or set --discovery-password")]
+    NoPassword,
+    #[error("means nothing without --discovery-user")]
+    NoUser,
     #[error("is required when --listen-client-urls is set explicitly")]
     AdvertiseUnset,
     #[error("does not go with --key-provider={provider}")]

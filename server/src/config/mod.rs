@@ -8,6 +8,7 @@ mod allow_list;
 mod auth_token;
 mod cluster;
 mod config_file;
+mod discovery;
 mod duration;
 mod feature_gates;
 mod flag_syntax;
@@ -29,6 +30,7 @@ use std::time::Duration;
 pub use allow_list::AllowList;
 pub use auth_token::AuthToken;
 pub use cluster::{ClusterError, InitialCluster};
+pub use discovery::{Credentials, DiscoveryService, SrvDiscovery};
 pub use duration::{parse_duration, show_duration};
 pub use feature_gates::{FeatureGates, FeatureState, Gate};
 pub use flag_syntax::Given;
@@ -63,6 +65,8 @@ pub struct Config {
     pub listen_client_http_urls: Vec<MemberUrl>,
     pub listen_metrics_urls: Vec<MemberUrl>,
     pub json_gateway: bool,
+    /// Where the processor's time goes is told on the client URLs.
+    pub profiles: bool,
     /// Origins whose pages may read answers.
     pub cors: AllowList,
     /// Hosts that plain HTTP requests may name.
@@ -76,6 +80,8 @@ pub struct Config {
     pub initial_cluster: InitialCluster,
     /// Where the initial cluster is to be asked for instead, before the first start.
     pub discovery_srv: Option<SrvDiscovery>,
+    /// Or where its members find each other.
+    pub discovery_service: Option<DiscoveryService>,
     pub initial_cluster_state: ClusterState,
     pub initial_cluster_token: String,
     /// Refuse what would leave the cluster without a quorum of started, connected members.
@@ -141,14 +147,6 @@ pub struct ConfigFile {
 pub enum ClusterState {
     New,
     Existing,
-}
-
-/// SRV records that name the members of a cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SrvDiscovery {
-    pub domain: String,
-    /// What follows `etcd-server-` in the name of the service.
-    pub service: Option<String>,
 }
 
 /// What history is kept when the leader compacts by itself.

@@ -189,7 +189,7 @@ fn clean(request: &Request) -> Option<String> {
     Some(target)
 }
 
-fn redirect(target: String) -> Response<Body> {
+pub(super) fn redirect(target: String) -> Response<Body> {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
     if let Ok(target) = HeaderValue::try_from(target) {

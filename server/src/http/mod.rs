@@ -1,5 +1,5 @@
 //! HTTP beside gRPC on the client port: the JSON gateway, and the pages for health, version and
-//! metrics.
+//! metrics; profiles if they are asked for.
 //!
 //! Promise: paths, methods, bodies and codes are etcd's; a healthy answer was earned by a read
 //! that went the way of every client's; no page but the gateway's reads a request body.
@@ -9,6 +9,7 @@ mod front_door;
 mod gateway;
 mod health;
 mod node;
+mod pprof;
 mod variables;
 
 use axum::Router;
@@ -31,8 +32,14 @@ const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8")
 const NOSNIFF: (HeaderName, HeaderValue) =
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 
-/// Everything on a client port but gRPC; without a gateway, `/v3/` is not there.
-pub fn client_pages<N: Node>(node: N, gateway: Option<Gateway>, door: FrontDoor) -> Router {
+/// Everything on a client port but gRPC; without a gateway, `/v3/` is not there, and without
+/// `profiles` no `/debug/pprof/`.
+pub fn client_pages<N: Node>(
+    node: N,
+    gateway: Option<Gateway>,
+    profiles: bool,
+    door: FrontDoor,
+) -> Router {
     let (variables_of, version_of) = (node.clone(), node.clone());
     let (door_of, with_gateway) = (node.clone(), gateway.is_some());
     let variables = move |method| variables::page(variables_of.clone(), method);
@@ -45,6 +52,9 @@ pub fn client_pages<N: Node>(node: N, gateway: Option<Gateway>, door: FrontDoor)
         .route("/debug/vars", any(variables));
     if let Some(gateway) = gateway {
         router = router.merge(gateway.router());
+    }
+    if profiles {
+        router = router.merge(pprof::routes());
     }
     door.before(router.fallback(not_found), door_of, with_gateway)
 }

@@ -65,11 +65,15 @@ fn with_alarm(kind: AlarmKind) -> Told {
 }
 
 fn pages(node: Told) -> Router {
+    pages_with(node, false)
+}
+
+fn pages_with(node: Told, profiles: bool) -> Router {
     let door = FrontDoor {
         origins: AllowList::parse("*"),
         hosts: AllowList::parse("*"),
     };
-    client_pages(node, None, door)
+    client_pages(node, None, profiles, door)
 }
 
 async fn ask(node: Told, method: Method, path: &str) -> (StatusCode, Response<()>, String) {
@@ -212,4 +216,43 @@ async fn metrics_are_measured_when_they_are_scraped() {
         "{page}"
     );
     assert!(page.contains("etcd_server_has_leader 1"), "{page}");
+}
+
+#[tokio::test]
+async fn profiles_are_there_when_they_are_asked_for_and_say_what_they_are_not() {
+    async fn get(profiles: bool, path: &str) -> (u16, String) {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let response = pages_with(healthy(), profiles).call(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+    let off = (404, "404 page not found\n".to_owned());
+    for path in ["/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap"] {
+        assert_eq!(get(false, path).await, off, "{path}");
+    }
+    assert_eq!(get(true, "/debug/pprof").await.0, 307);
+    assert_eq!(get(true, "/debug/pprof/").await.0, 200);
+    assert_eq!(get(true, "/debug/pprof/cmdline").await.0, 200);
+    let unknown = (404, "Unknown profile\n".to_owned());
+    assert_eq!(get(true, "/debug/pprof/no/such").await, unknown);
+    let (status, why) = get(true, "/debug/pprof/heap").await;
+    assert_eq!(status, 501);
+    assert!(why.starts_with("No heap: the allocator"), "{why}");
+    assert_eq!(get(true, "/debug/pprof/profile?seconds=301").await.0, 400);
+    let mut pages = pages_with(healthy(), true);
+    let long = Request::builder().uri("/debug/pprof/profile?seconds=300");
+    let mut first = pages.call(long.body(Body::empty()).unwrap());
+    let second = tokio::select! {
+        biased;
+        _ = &mut first => unreachable!("five minutes have not passed"),
+        answer = get(true, "/debug/pprof/profile?seconds=1") => answer,
+    };
+    let in_use = "Could not enable CPU profiling: cpu profiling already in use\n";
+    assert_eq!(second, (500, in_use.to_owned()));
+    // Whoever goes away makes room for the next one, as soon as what was begun is taken back.
+    drop(first);
+    while get(true, "/debug/pprof/profile?seconds=1").await.0 != 200 {
+        tokio::task::yield_now().await;
+    }
 }

@@ -35,6 +35,15 @@ pub(super) struct Opened {
     pub(super) may_know: Members,
 }
 
+impl Opened {
+    /// In place of what the initial cluster was thought to be.
+    pub(super) fn bootstrap_with(&mut self, config: &Config) {
+        let members = bootstrap_members(config);
+        self.may_know.clone_from(&members);
+        self.bootstrap = Some(members);
+    }
+}
+
 /// Names and peer URLs by member id.
 pub(super) type Members = BTreeMap<u64, (String, Vec<String>)>;
 

@@ -43,6 +43,25 @@ pub enum DiscoveryError {
     NoLocalMember { name: String },
     #[error("--discovery-srv: {0}")]
     Cluster(#[from] ClusterError),
+    #[error("discovery failed: {0}")]
+    Tls(#[from] crate::tls::TlsError),
+    #[error("discovery failed: {0}")]
+    Dial(#[from] crate::tls::DialError),
+    #[error("discovery failed: cannot log in: {}", .0.message())]
+    Login(Box<tonic::Status>),
+    #[error("discovery: size key is bad")]
+    BadSizeKey,
+    #[error("discovery: size key not found")]
+    SizeNotFound,
+    #[error(
+        "discovery: cluster is full: do not reuse a discovery token; generate a new one to \
+         bootstrap a cluster"
+    )]
+    FullCluster,
+    #[error("discovery: invalid peer URL: {0}")]
+    Registered(ClusterError),
+    #[error("discovery URL should not be set when joining existing initial cluster")]
+    Joining,
 }
 
 /// Sets the initial cluster that DNS tells of. An own URL that was advertised as another way to

@@ -14,7 +14,7 @@ use super::bootstrap::{self, Opened};
 use super::listen::{listen, secure, tell_security};
 use super::pages::{PagesCluster, PagesNode};
 use super::plugins::Plugins;
-use super::{StartError, discovery, join, memory};
+use super::{StartError, discovery, join, memory, registry};
 use crate::access::{Door, Internal, JwtTokens, Permitted, Sessions};
 use crate::apply::Machine;
 use crate::command::PublishMember;
@@ -74,18 +74,28 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         Ok(directory)
     })
     .await?;
-    let config = match &config.discovery_srv {
-        Some(srv) if !directory.has_state() => {
-            Arc::new(discovery::by_dns((*config).clone(), srv).await?)
-        }
-        _ => config,
+    let is_first_start = !directory.has_state();
+    let config = match discover(config, is_first_start, &shutdown).await? {
+        Some(config) => config,
+        None => return Ok(()),
     };
     let (tls, opening) = (config.clone(), config.clone());
     // Before anything is written that a mistake in the flags would leave behind.
     let tls = aside(move || Ok(MemberTls::load(&tls)?)).await?;
     let _fresh = tls.keep_fresh();
     let place = join::find(&config, &directory, tls.to_peers.clone()).await?;
-    let opened = aside(move || bootstrap::open(&opening, directory, place)).await?;
+    let mut opened = aside(move || bootstrap::open(&opening, directory, place)).await?;
+    // If a crash cut the first start short, nothing here says who the others are.
+    let bootstraps_again = !is_first_start && opened.bootstrap.is_some();
+    let config = match discover(config, bootstraps_again, &shutdown).await? {
+        Some(config) => config,
+        None => return Ok(()),
+    };
+    if bootstraps_again {
+        opened.bootstrap_with(&config);
+    } else if !is_first_start && config.discovery_service.is_some() {
+        tracing::warn!("discovery token is ignored since cluster already initialized");
+    }
     let peer_listeners = secure(peer_listeners, tls.peers.as_ref());
     let client_listeners = client_listeners.map(|wanted| secure(wanted, tls.clients.as_ref()));
     let has_data = opened.bootstrap.is_none() && opened.machine.applied().last.is_some();
@@ -115,6 +125,30 @@ pub(super) async fn run(config: Arc<Config>, shutdown: Shutdown) -> Result<(), S
         traces.stop().await;
     }
     ended
+}
+
+/// With the initial cluster, wherever it is to be asked for; nothing once the process is told to
+/// stop.
+async fn discover(
+    config: Arc<Config>,
+    is_wanted: bool,
+    shutdown: &Shutdown,
+) -> Result<Option<Arc<Config>>, StartError> {
+    if !is_wanted {
+        return Ok(Some(config));
+    }
+    let found = async {
+        match (&config.discovery_srv, &config.discovery_service) {
+            (Some(srv), _) => discovery::by_dns((*config).clone(), srv).await,
+            (_, Some(service)) => registry::by_service((*config).clone(), service).await,
+            _ => Ok((*config).clone()),
+        }
+    };
+    tokio::select! {
+        found = found => Ok(Some(Arc::new(found?))),
+        // Whoever waits for others may wait for long.
+        () = shutdown.begun() => Ok(None),
+    }
 }
 
 /// Work that blocks.
@@ -287,7 +321,10 @@ impl Member {
             origins: config.cors.clone(),
             hosts: config.host_whitelist.clone(),
         };
-        crate::http::client_pages(self.pages_node(), gateway, door)
+        if config.profiles {
+            tracing::info!(path = "/debug/pprof", "pprof is enabled");
+        }
+        crate::http::client_pages(self.pages_node(), gateway, config.profiles, door)
     }
 
     /// From the first election to the request to stop.

@@ -2,7 +2,8 @@
 //!
 //! Promise: the directory appears whole, by one rename, after every section of the backup has
 //! authenticated and everything is synced; after any error there is none. An existing directory is
-//! refused. The same backup makes one member or several, each by a run of its own, with a cluster
+//! refused, and so is a directory for the raft log that is not empty; an error leaves that as it was.
+//! The same backup makes one member or several, each by a run of its own, with a cluster
 //! id of its own by etcd's rule. The member's storage key and slot are new. What a killed restore left
 //! beside the directory starts nobody, and goes with the next one.
 //! Not known here: how a running member works.
@@ -30,6 +31,8 @@ use crate::storage::{DataDir, DirectoryError, StoreOptions};
 #[derive(Debug)]
 pub struct Restore {
     pub data_dir: PathBuf,
+    /// Where the raft log is to lie, if not in the data directory.
+    pub wal_dir: Option<PathBuf>,
     pub name: String,
     pub initial_cluster: InitialCluster,
     pub advertise_peer_urls: Vec<MemberUrl>,
@@ -85,6 +88,11 @@ pub struct Restored {
 pub enum RestoreFailed {
     #[error("data-dir {} exists and is not empty: a restore makes a new one", .0.display())]
     Exists(PathBuf),
+    #[error(
+        "--wal-dir {} is in the data directory, which is yet to be made: leave it out, or name a \
+         place beside it", .0.display()
+    )]
+    LogInside(PathBuf),
     #[error("--initial-cluster: {0}")]
     Cluster(#[from] crate::config::ClusterError),
     #[error("the backup {0}")]
@@ -118,13 +126,16 @@ pub enum RestoreFailed {
 
 impl RestoreFailed {
     /// What the engine under the rows says of a disk, in an operator's words.
-    fn of_disk(self, data_dir: &Path) -> Self {
+    fn of_disk(self, data_dir: &Path, wal_dir: Option<&Path>) -> Self {
         let path = || data_dir.to_owned();
         match self {
             Self::Content(SnapshotError::Storage(_)) | Self::State(_) | Self::Start(_)
                 if is_full(parent_of(data_dir)) =>
             {
                 Self::DiskFull(path())
+            }
+            Self::Start(StartError::Log(_)) if wal_dir.is_some_and(is_full) => {
+                Self::DiskFull(wal_dir.map_or_else(path, Path::to_owned))
             }
             Self::Content(SnapshotError::Storage(error)) => Self::Unwritable {
                 path: path(),
@@ -157,14 +168,33 @@ impl Restore {
         if in_use || self.data_dir.is_file() {
             return Err(RestoreFailed::Exists(self.data_dir.clone()));
         }
+        let wal_dir = self.log_outside()?;
         let reader = BackupReader::new(backup)?;
         let (root, provider) = self.open(&reader)?;
         let mut staging = Staging::new(&self.data_dir)?;
+        staging.keep_log_in(wal_dir.as_deref())?;
         let directory = &mut staging.directory;
         let restored = self.fill(reader, &root, &*provider, directory).await;
-        let restored = restored.map_err(|error| error.of_disk(&self.data_dir))?;
+        let restored =
+            restored.map_err(|error| error.of_disk(&self.data_dir, wal_dir.as_deref()))?;
         staging.publish(&self.data_dir)?;
         Ok(restored)
+    }
+
+    /// None where the log would lie anyway.
+    fn log_outside(&self) -> Result<Option<PathBuf>, RestoreFailed> {
+        let Some(wal_dir) = &self.wal_dir else {
+            return Ok(None);
+        };
+        let whole = |path: &Path| std::path::absolute(path).map_err(at(path));
+        let (data_dir, wanted) = (whole(&self.data_dir)?, whole(wal_dir)?);
+        if wanted == DataDir::log_in(&data_dir) {
+            return Ok(None);
+        }
+        if wanted.starts_with(&data_dir) {
+            return Err(RestoreFailed::LogInside(wal_dir.clone()));
+        }
+        Ok(Some(wanted))
     }
 
     /// The root key of the backup, and the provider of the member to be.
@@ -287,6 +317,13 @@ async fn begin_log(
 /// A directory beside the one that is to be made, removed unless it is published.
 struct Staging {
     directory: DataDir,
+    /// Outside, as long as nobody's: it was empty, and its lock is held.
+    log: Option<LogOutside>,
+}
+
+struct LogOutside {
+    path: PathBuf,
+    is_made: bool,
 }
 
 /// Behind the name of the directory that is to be made, with the process's id behind it.
@@ -299,14 +336,26 @@ impl Staging {
         name.push(format!("{STAGING}{}", std::process::id()));
         let staging = Self {
             directory: DataDir::open(Path::new(&name))?,
+            log: None,
         };
         staging.directory.begin()?;
         Ok(staging)
     }
 
-    fn publish(&self, data_dir: &Path) -> Result<(), RestoreFailed> {
+    fn keep_log_in(&mut self, wal_dir: Option<&Path>) -> Result<(), RestoreFailed> {
+        let is_made = wal_dir.is_some_and(|path| !path.exists());
+        self.directory.keep_log_in(wal_dir)?;
+        self.log = wal_dir.map(|path| LogOutside {
+            path: path.to_owned(),
+            is_made,
+        });
+        Ok(())
+    }
+
+    fn publish(&mut self, data_dir: &Path) -> Result<(), RestoreFailed> {
         self.directory.finish()?;
         fs::rename(self.directory.root(), data_dir).map_err(at(data_dir))?;
+        self.log = None;
         let parent = parent_of(data_dir);
         let synced = File::open(parent).and_then(|parent| parent.sync_all());
         synced.map_err(at(parent))
@@ -315,6 +364,14 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
+        if let Some(LogOutside { path, is_made }) = &self.log {
+            for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+                let _ = fs::remove_file(entry.path());
+            }
+            if *is_made {
+                let _ = fs::remove_dir(path);
+            }
+        }
         // There is none once it was published.
         let _ = fs::remove_dir_all(self.directory.root());
     }

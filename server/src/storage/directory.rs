@@ -193,7 +193,11 @@ impl DataDir {
     }
 
     pub fn log(&self) -> PathBuf {
-        self.root.join(LOG)
+        Self::log_in(&self.root)
+    }
+
+    pub fn log_in(root: &Path) -> PathBuf {
+        root.join(LOG)
     }
 
     /// A new state was published once.

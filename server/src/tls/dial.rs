@@ -77,7 +77,8 @@ impl ClientTls {
         Self::load(pair, settings.clone(), verifies, "--peer-trusted-ca-file")
     }
 
-    pub fn of_client(trust: &Trust) -> Result<Self, TlsError> {
+    /// `ca_flag`: what names the CA bundle, for a complaint that there is none.
+    pub fn of_client(trust: &Trust, ca_flag: &'static str) -> Result<Self, TlsError> {
         let settings = TlsSettings {
             certificate: OwnCertificate::None,
             auto_ignored: false,
@@ -97,7 +98,7 @@ impl ClientTls {
             trust.pair.clone(),
             settings,
             !trust.skip_verification,
-            "--cacert",
+            ca_flag,
         )
     }
 

@@ -19,6 +19,10 @@ pub(in crate::cli) struct RestoreArguments {
     /// The directory to make; NAME.sealkv by default.
     #[arg(long)]
     data_dir: Option<PathBuf>,
+    /// An empty directory for the raft log, which may be missing; in the data directory by
+    /// default. The restored member is started with it too.
+    #[arg(long)]
+    wal_dir: Option<PathBuf>,
     /// This member's name.
     #[arg(long, default_value = "default")]
     name: String,
@@ -81,6 +85,7 @@ pub(super) async fn restore(arguments: &RestoreArguments, format: Format) -> Res
     match format {
         Format::Json => print_json(&json!({
             "data_dir": plan.data_dir,
+            "wal_dir": plan.wal_dir,
             "name": plan.name,
             "cluster_id": cluster_id,
             "member_id": member_id,
@@ -88,13 +93,19 @@ pub(super) async fn restore(arguments: &RestoreArguments, format: Format) -> Res
         }))?,
         Format::Table => print(&format!(
             "restored {data_dir}: member {member_id} ({}) of cluster {cluster_id}, revision {}\n\
-             start it with {}\n",
+             start it with {}{}\n",
             plan.name,
             restored.revision,
             provider_flags(&plan.key_source),
+            log_flag(plan.wal_dir.as_deref()),
         ))?,
     }
     Ok(())
+}
+
+fn log_flag(wal_dir: Option<&Path>) -> String {
+    let flag = wal_dir.map(|path| format!(" --wal-dir={}", path.display()));
+    flag.unwrap_or_default()
 }
 
 fn provider_flags(source: &KeySource) -> String {
@@ -134,6 +145,7 @@ fn plan(arguments: &RestoreArguments) -> Result<Restore, SnapshotFailed> {
     let bundle = bundle.zip(arguments.bundle_passphrase_file.clone());
     Ok(Restore {
         data_dir,
+        wal_dir: arguments.wal_dir.clone(),
         name,
         initial_cluster,
         advertise_peer_urls: peer_urls,
