@@ -3,7 +3,7 @@
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::request_op::Request as Op;
 use tests::client::Client;
-use tests::cluster::{Cluster, free_port};
+use tests::cluster::{Cluster, Program, free_port};
 use tests::raw::Raw;
 use tests::tls::{Says, Tls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -263,8 +263,10 @@ async fn ghsa_3wh4_j44w_pg92_a_revocation_list_binds_on_every_listener() {
 async fn ghsa_6vch_q96h_7gc3_a_handshake_has_a_deadline() {
     let pki = Pki::new();
     let (http, metrics) = (free_port(), free_port());
+    // etcd 3.7.1 has none on a client port for gRPC alone.
     let plan = pki
         .with_peers(pki.plan())
+        .program(Program::Sealkv)
         .flag(format!(
             "--listen-client-http-urls=https://127.0.0.1:{http}"
         ))
