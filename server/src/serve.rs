@@ -9,6 +9,7 @@ mod answer;
 mod deadline;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod guards;
 mod handshakes;
 mod listener;
 mod opening;
@@ -44,6 +45,7 @@ use crate::tls::{HandshakeError, Reason, Secured, ServerTls, take_leave};
 
 pub use answer::Answer;
 use answer::{Asked, Ending};
+pub use guards::SendGuards;
 use handshakes::Handshakes;
 pub use listener::{Accepted, ListenError, Listener, Security, listen};
 use opening::{Opened, Protocol};
@@ -197,12 +199,13 @@ impl Services {
             request.extensions_mut().insert(client);
         }
         let open = open.open();
-        let answer = match (self.grpc, self.pages) {
+        let mut answer = match (self.grpc, self.pages) {
             (Some(grpc), _) if is_grpc(&request) => call(grpc, slow, request).await,
             (_, Some(mut pages)) => pages.call(request).await?.map(Answer::page),
             (_, None) => not_grpc().map(Answer::page),
         };
-        Ok(answer.map(|answer| answer.counted(open)))
+        let guards = answer.extensions_mut().remove();
+        Ok(answer.map(|answer| answer.sent_with(open, guards)))
     }
 
     fn has_pages(&self) -> bool {
@@ -210,7 +213,8 @@ impl Services {
     }
 }
 
-/// A gRPC call, counted, given up at its deadline, and logged if it is slow.
+/// A gRPC call, counted, given up at its deadline, and logged if it is slow. Who sends the answer
+/// finds the `SendGuards` that go with it among its extensions.
 pub async fn call<B>(
     mut grpc: Routes,
     slow: Duration,
@@ -228,7 +232,7 @@ where
     };
     let request = request.map(|body| Asked::new(body, call));
     let answered = grpc.call(request);
-    let Ok(mut response) = match deadline {
+    let Ok(response) = match deadline {
         None => answered.await,
         Some(at) => match tokio::time::timeout_at(at, answered).await {
             Ok(answered) => answered,
@@ -236,9 +240,7 @@ where
         },
     };
     ending.see(response.headers());
-    // What an answer holds on to is let go when it is sent.
-    let held = std::mem::take(response.extensions_mut());
-    response.map(|body| Answer::grpc(body, ending, deadline, held))
+    response.map(|body| Answer::grpc(body, ending, deadline))
 }
 
 /// On a port that serves gRPC alone.

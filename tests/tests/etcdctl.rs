@@ -3,6 +3,7 @@
 //! What may differ is masked: ids, ports, sizes, raft's numbers and times. `check` is left out: it loads a server for
 //! a minute to judge its disk. Debian's etcdctl is driven in `interop.rs`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -579,37 +580,56 @@ fn masked_ids(word: &str) -> String {
     masked.trim_end_matches('\n').to_owned()
 }
 
-async fn the_same_commands(members: usize, steps: &[&[Step]]) {
-    let Some(etcdctl) = interop::tool("etcdctl") else {
-        return;
-    };
-    if binary::etcd_or_skip("etcdctl").is_none() {
-        return;
-    }
+/// What came out otherwise, by the command's number.
+type Differences = BTreeMap<usize, String>;
+
+/// `None` if there is nothing to play it with.
+async fn play(members: usize, steps: &[&[Step]]) -> Option<Differences> {
+    let etcdctl = interop::tool("etcdctl")?;
+    binary::etcd_or_skip("etcdctl")?;
     let (mut etcd, mut ours) = tokio::join!(
         Side::start(Program::Etcd, members, &etcdctl),
         Side::start(Program::Sealkv, members, &etcdctl)
     );
-    let mut different = String::new();
-    for step in steps.iter().copied().flatten() {
+    let mut different = Differences::new();
+    for (number, step) in steps.iter().copied().flatten().enumerate() {
         let (one, other) = tokio::join!(etcd.play(step), ours.play(step));
         if one != other {
             let (Run(line) | Typed(line, _) | Until(line, _) | UntilItPrints(line, _)) = step;
-            different += &format!("etcdctl {line}\n--- etcd\n{one:#?}\n--- sealkv\n{other:#?}\n");
+            let told = format!("etcdctl {line}\n--- etcd\n{one:#?}\n--- sealkv\n{other:#?}\n");
+            different.insert(number, told);
         }
     }
-    assert!(different.is_empty(), "{different}");
+    Some(different)
+}
+
+fn assert_none(different: &Differences) {
+    let told: String = different.values().map(String::as_str).collect();
+    assert!(told.is_empty(), "{told}");
 }
 
 #[tokio::test]
 async fn etcdctl_prints_the_same_of_one_member() {
-    the_same_commands(1, &[KEYS, LEASES, LOCKS, CLUSTER, USERS]).await;
+    let steps = [KEYS, LEASES, LOCKS, CLUSTER, USERS];
+    if let Some(different) = play(1, &steps).await {
+        assert_none(&different);
+    }
 }
 
+/// Over three members etcd's own answers differ now and then: a follower has not heard of a new
+/// token yet, a change of members takes longer than the client waits. So what differs is played
+/// again with new clusters; what is sealkv's differs again.
 #[tokio::test]
-#[ignore = "etcd's own answers over three members differ from run to run: a new token, a slow change of members"]
 async fn etcdctl_prints_the_same_of_three_members() {
-    the_same_commands(3, &[KEYS, LEASES, LOCKS, CLUSTER, OF_THREE, USERS]).await;
+    let steps = [KEYS, LEASES, LOCKS, CLUSTER, OF_THREE, USERS];
+    let Some(mut different) = play(3, &steps).await else {
+        return;
+    };
+    if !different.is_empty() {
+        let again = play(3, &steps).await.expect("it was there before");
+        different.retain(|number, _| again.contains_key(number));
+    }
+    assert_none(&different);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::command::{
 };
 use crate::mvcc::read_view::ReadView;
 use crate::seal::SealerError;
+use crate::serve::SendGuards;
 
 /// Times that a request is sealed and proposed anew after an entry of its own had no effect.
 const ATTEMPTS_MAX: usize = 8;
@@ -41,7 +42,7 @@ impl Kv for Edge {
         let query = self.permit(&who, plain.query)?;
         let small = range::is_small(query.request());
         let turn = self.limits.answers.enter(small).await?;
-        let response = Edge::range(self, query).await?;
+        let response = Edge::range(self, query, &turn).await?;
         Ok(holding(turn, response))
     }
 
@@ -55,7 +56,7 @@ impl Kv for Edge {
         let plain = parse::range_stream(request.into_inner())?;
         self.read_point(plain.serializable).await?;
         let query = self.permit(&who, plain.query)?;
-        Ok(Response::new(range_stream::pieces(self.clone(), query)))
+        Ok(range_stream::pieces(self.clone(), query))
     }
 
     async fn put(
@@ -93,7 +94,7 @@ impl Kv for Edge {
         let small = reply.prev.len() <= 64;
         let response = move |values: &Values<'_>| txn::respond_delete(values, &reply);
         let turn = self.limits.answers.enter_late(small).await;
-        let mut response = self.answer(small, view, response).await?;
+        let mut response = self.answer(small, &turn, view, response).await?;
         response.header = header::full(&*self.replica, revision);
         Ok(holding(turn, response))
     }
@@ -110,7 +111,8 @@ impl Kv for Edge {
             self.read_point(plain.is_serializable()).await?;
             let small = txn::is_small(&plain);
             let turn = self.limits.answers.enter(small).await?;
-            (turn, self.read_only_txn(self.permit(&who, plain)?).await?)
+            let answer = self.read_only_txn(self.permit(&who, plain)?, &turn).await?;
+            (turn, answer)
         } else {
             self.fits(&who, size)?;
             self.write_txn(self.permit_write(&who, plain).await?)
@@ -137,12 +139,14 @@ impl Kv for Edge {
     }
 }
 
-/// A response that counts as held until it is sent.
+/// A response that counts as held until it is written.
 fn holding<T: prost::Message>(turn: Turn, message: T) -> Response<T> {
     let held = turn.built(message.encoded_len());
     let mut response = Response::new(message);
     if let Some(held) = held {
-        response.extensions_mut().insert(held);
+        let guards = SendGuards::default();
+        guards.add(held);
+        response.extensions_mut().insert(guards);
     }
     response
 }
@@ -151,11 +155,12 @@ impl Edge {
     async fn read_only_txn(
         &self,
         plain: Permitted<PlainTxn>,
+        turn: &Turn,
     ) -> Result<(pb::TxnResponse, i64), Status> {
         let caller = plain.caller().cloned();
         let plain = plain.into_request();
         let answer = self
-            .read(txn::is_small(&plain), move |values| {
+            .read(txn::is_small(&plain), Some(turn), move |values| {
                 txn::read_only(values, &plain)
             })
             .await?;
@@ -175,7 +180,7 @@ impl Edge {
         let response = move |values: &Values<'_>| txn::respond(values, &plain, reply.clone());
         // It is done: nobody may be told now that there is no room for the answer.
         let turn = self.limits.answers.enter_late(small).await;
-        let response = self.answer(small, view, response).await?;
+        let response = self.answer(small, &turn, view, response).await?;
         Ok((turn, (response, revision)))
     }
 
@@ -263,6 +268,7 @@ impl Edge {
     async fn answer<T: Send + 'static>(
         &self,
         small: bool,
+        turn: &Turn,
         view: Arc<ReadView>,
         build: impl Fn(&Values<'_>) -> Result<T, ValueError> + Send + Sync + 'static,
     ) -> Result<T, Status> {
@@ -274,7 +280,9 @@ impl Edge {
             let generation = self.sealer.generation();
             let (build, view, sealer) =
                 (Arc::clone(&build), Arc::clone(&view), self.sealer.clone());
+            let turn = turn.clone();
             let answer = off_thread(move || {
+                let _turn = turn;
                 build(&Values {
                     view: &view,
                     sealer: &sealer,

@@ -203,7 +203,7 @@ impl Edge {
 
     /// The hash up to a revision, and the revision of the store at that time.
     async fn hash_of(&self, revision: i64) -> Result<(KvHash, i64), Status> {
-        self.read(false, move |values| {
+        self.read(false, None, move |values| {
             let hash = hash_kv(values.view, revision)?;
             Ok((hash, values.view.revision))
         })

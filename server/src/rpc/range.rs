@@ -8,6 +8,7 @@ use proto::etcdserverpb::RangeResponse;
 use proto::mvccpb::KeyValue;
 use tonic::Status;
 
+use super::room::Turn;
 use super::values::{ValueError, Values, key_value};
 use super::{Edge, header};
 use crate::access::{Internal, Permitted};
@@ -88,10 +89,11 @@ impl Edge {
     pub(super) async fn range(
         &self,
         request: Permitted<RangeQuery>,
+        turn: &Turn,
     ) -> Result<RangeResponse, Status> {
         metrics().ranges.inc();
         let begun = Instant::now();
-        let answer = self.range_now(request).await;
+        let answer = self.range_now(request, turn).await;
         let success = if answer.is_ok() { "true" } else { "false" };
         metrics()
             .range_seconds
@@ -100,12 +102,16 @@ impl Edge {
         answer
     }
 
-    async fn range_now(&self, request: Permitted<RangeQuery>) -> Result<RangeResponse, Status> {
+    async fn range_now(
+        &self,
+        request: Permitted<RangeQuery>,
+        turn: &Turn,
+    ) -> Result<RangeResponse, Status> {
         let caller = request.caller().cloned();
         let query = request.into_request();
         let small = is_small(&query);
         let (mut response, revision) = self
-            .read(small, move |values| {
+            .read(small, Some(turn), move |values| {
                 let rows = read::range(values.view, &query)?;
                 let revision = rows.revision;
                 Ok((respond(values, &query, rows)?, revision))
@@ -117,10 +123,12 @@ impl Edge {
     }
 
     /// Reads from the newest view; from a newer one if a compaction overtakes it, and again with
-    /// a newer keyring if there is one. What is not small gets a thread of its own.
+    /// a newer keyring if there is one. What is not small gets a thread of its own, which keeps the
+    /// turn until it is done.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         small: bool,
+        turn: Option<&Turn>,
         read: impl Fn(&Values<'_>) -> Result<T, ValueError> + Send + Sync + 'static,
     ) -> Result<T, Status> {
         let read = Arc::new(read);
@@ -134,7 +142,9 @@ impl Edge {
                 })
             } else {
                 let (read, sealer) = (Arc::clone(&read), self.sealer.clone());
+                let turn = turn.cloned();
                 off_thread(move || {
+                    let _turn = turn;
                     read(&Values {
                         view: &view,
                         sealer: &sealer,

@@ -14,16 +14,17 @@ use futures::Stream;
 use futures::stream;
 use prost::Message;
 use proto::etcdserverpb as pb;
-use tonic::Status;
+use tonic::{Response, Status};
 
 use super::range::off_thread;
-use super::room::Held;
+use super::room::Turn;
 use super::values::{ValueError, Values};
 use super::{Edge, header, range};
 use crate::access::{Caller, Permitted};
 use crate::mvcc::key_range::KeyRange;
 use crate::mvcc::read::{self, RangeQuery, ReadError};
 use crate::mvcc::read_view::ReadView;
+use crate::serve::SendGuards;
 
 pub(super) type Pieces =
     Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>;
@@ -41,15 +42,16 @@ struct Pinned {
     piece_keys: i64,
     delivered: i64,
     done: bool,
-    /// Of the piece that is being sent.
-    held: Option<Held>,
+    /// Of the pieces that are being sent.
+    guards: SendGuards,
 }
 
-pub(super) fn pieces(edge: Edge, query: Permitted<RangeQuery>) -> Pieces {
+pub(super) fn pieces(edge: Edge, query: Permitted<RangeQuery>) -> Response<Pieces> {
     let caller = query.caller().cloned();
     let query = query.into_request();
     let left = (query.limit > 0).then_some(query.limit);
     let view = edge.replica.view();
+    let guards = SendGuards::default();
     let pinned = Pinned {
         edge,
         view,
@@ -59,16 +61,19 @@ pub(super) fn pieces(edge: Edge, query: Permitted<RangeQuery>) -> Pieces {
         piece_keys: FIRST_KEYS,
         delivered: 0,
         done: false,
-        held: None,
+        guards: guards.clone(),
     };
-    Box::pin(stream::unfold(pinned, |mut pinned| async {
+    let pieces: Pieces = Box::pin(stream::unfold(pinned, |mut pinned| async {
         if pinned.done {
             return None;
         }
         let piece = pinned.next().await;
         pinned.done |= piece.is_err();
         Some((piece, pinned))
-    }))
+    }));
+    let mut response = Response::new(pieces);
+    response.extensions_mut().insert(guards);
+    response
 }
 
 impl Pinned {
@@ -81,13 +86,13 @@ impl Pinned {
             limit,
             ..self.query.clone()
         };
-        // The piece before is sent: whoever asks for the next has taken it.
-        self.held = None;
         let turn = self.edge.limits.answers.enter(false).await?;
-        let mut response = self.read(query).await?;
+        let mut response = self.read(query, &turn).await?;
         self.edge.still_permitted(self.caller.as_ref())?;
         let piece_bytes = response.encoded_len();
-        self.held = turn.built(piece_bytes);
+        if let Some(held) = turn.built(piece_bytes) {
+            self.guards.add(held);
+        }
         self.adapt(piece_bytes);
         let keys = i64::try_from(response.kvs.len()).unwrap_or(i64::MAX);
         self.delivered += keys;
@@ -106,12 +111,13 @@ impl Pinned {
         })
     }
 
-    async fn read(&self, query: RangeQuery) -> Result<pb::RangeResponse, Status> {
+    async fn read(&self, query: RangeQuery, turn: &Turn) -> Result<pb::RangeResponse, Status> {
         loop {
             let generation = self.edge.sealer.generation();
             let (view, sealer) = (Arc::clone(&self.view), self.edge.sealer.clone());
-            let query = query.clone();
+            let (query, turn) = (query.clone(), turn.clone());
             let answer = off_thread(move || {
+                let _turn = turn;
                 let rows = read::range(&view, &query)?;
                 range::respond(
                     &Values {

@@ -49,21 +49,17 @@ struct Shared {
     wait_max: Duration,
 }
 
-/// Leave to build one answer.
-#[derive(Debug)]
+/// Leave to build one answer. Clones share it: what builds the answer on a thread of its own keeps
+/// one, since it goes on when the call is given up.
+#[derive(Clone, Debug)]
 pub(super) struct Turn {
     shared: Arc<Shared>,
-    _turn: Option<OwnedSemaphorePermit>,
+    _turn: Option<Arc<OwnedSemaphorePermit>>,
 }
 
-/// What an answer takes until it is dropped. Clones share it.
-#[derive(Clone, Debug)]
-pub(super) struct Held {
-    _bytes: Arc<HeldBytes>,
-}
-
+/// What an answer takes until it is dropped.
 #[derive(Debug)]
-struct HeldBytes {
+pub(super) struct Held {
     shared: Arc<Shared>,
     bytes: usize,
 }
@@ -137,7 +133,7 @@ impl Room {
                 return Turn {
                     shared: Arc::clone(shared),
                     // It is closed never.
-                    _turn: turn.ok(),
+                    _turn: turn.ok().map(Arc::new),
                 };
             }
             freed.await;
@@ -159,17 +155,14 @@ impl Turn {
         }
         let bytes = bytes.saturating_mul(2);
         self.shared.held.fetch_add(bytes, Ordering::AcqRel);
-        let held = HeldBytes {
+        Some(Held {
             shared: Arc::clone(&self.shared),
             bytes,
-        };
-        Some(Held {
-            _bytes: Arc::new(held),
         })
     }
 }
 
-impl Drop for HeldBytes {
+impl Drop for Held {
     fn drop(&mut self) {
         self.shared.held.fetch_sub(self.bytes, Ordering::AcqRel);
         self.shared.freed.notify_waiters();
@@ -226,5 +219,19 @@ mod tests {
         assert!(futures::poll!(&mut next).is_pending());
         assert!(turns.pop().unwrap().built(SMALL_BYTES - 1).is_none());
         assert!(next.await.unwrap().built(SMALL_BYTES).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_given_up_leaves_its_turn_to_the_work_it_began() {
+        let room = Room::default();
+        let mut working = Vec::new();
+        for _ in 0..TURNS {
+            let turn = room.enter(false).await.unwrap();
+            working.push(turn.clone());
+        }
+        let mut next = Box::pin(room.enter(false));
+        assert!(futures::poll!(&mut next).is_pending());
+        working.pop();
+        next.await.unwrap();
     }
 }

@@ -14,6 +14,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status};
 
+use super::SendGuards;
 use super::deadline;
 use super::pings::OpenStream;
 use crate::config::show_duration;
@@ -73,6 +74,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Asked<B> {
 pub struct Answer {
     content: Content,
     _open: Option<OpenStream>,
+    guards: Option<SendGuards>,
 }
 
 #[derive(Debug)]
@@ -87,21 +89,14 @@ struct GrpcAnswer {
     ending: Ending,
     /// When the client has waited long enough.
     deadline: Option<Pin<Box<Sleep>>>,
-    _held: http::Extensions,
 }
 
 impl Answer {
-    pub(super) fn grpc(
-        body: tonic::body::Body,
-        ending: Ending,
-        deadline: Option<Instant>,
-        held: http::Extensions,
-    ) -> Self {
+    pub(super) fn grpc(body: tonic::body::Body, ending: Ending, deadline: Option<Instant>) -> Self {
         let answer = GrpcAnswer {
             body,
             ending,
             deadline: deadline.map(|at| Box::pin(sleep_until(at))),
-            _held: held,
         };
         Content::Grpc(Box::new(answer)).into()
     }
@@ -114,20 +109,27 @@ impl Answer {
     pub(super) fn refusal(status: Status, mut ending: Ending) -> http::Response<Self> {
         let response = status.into_http::<tonic::body::Body>();
         ending.see(response.headers());
-        response.map(|body| Self::grpc(body, ending, None, http::Extensions::new()))
+        response.map(|body| Self::grpc(body, ending, None))
     }
 
-    /// Its stream counts as open until it is sent.
-    pub(super) fn counted(self, open: OpenStream) -> Self {
+    /// Its stream counts as open until it is sent, and its data takes the guards along.
+    pub(super) fn sent_with(self, open: OpenStream, guards: Option<SendGuards>) -> Self {
         let _open = Some(open);
-        Self { _open, ..self }
+        Self {
+            _open,
+            guards,
+            ..self
+        }
     }
 }
 
 impl From<Content> for Answer {
     fn from(content: Content) -> Self {
-        let _open = None;
-        Self { content, _open }
+        Self {
+            content,
+            _open: None,
+            guards: None,
+        }
     }
 }
 
@@ -246,9 +248,14 @@ impl Body for Answer {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match &mut self.get_mut().content {
+        let this = self.get_mut();
+        let polled = match &mut this.content {
             Content::Page(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Content::Grpc(answer) => answer.poll_frame(context).map_err(Into::into),
+        };
+        match &this.guards {
+            Some(guards) => polled.map_ok(|frame| frame.map_data(|data| guards.attach(data))),
+            None => polled,
         }
     }
 

@@ -34,7 +34,7 @@ fn is_ok(code: &i32) -> bool {
 }
 
 /// One answer.
-pub(super) fn message(text: Vec<u8>) -> Response<Body> {
+pub(super) fn message(text: Bytes) -> Response<Body> {
     with_json(StatusCode::OK, true, text)
 }
 

@@ -19,7 +19,7 @@ use super::frames::{Messages, framed};
 use super::routes::Method;
 use super::values::Values;
 use super::{Gateway, answer, json, metadata};
-use crate::serve::{self, Answer};
+use crate::serve::{self, Answer, SendGuards};
 
 /// From here on writing a message as JSON leaves the thread that serves the connection.
 const INLINE_BYTES: usize = 256 * 1024;
@@ -96,14 +96,19 @@ impl Call {
         }
         let routes: Routes = gateway.routes.clone();
         let calling = serve::call(routes, gateway.slow_request, request);
+        let mut guards = None;
         let messages = match within(self.deadline, calling).await {
-            Some(response) => Ok(Messages::of(response)),
+            Some(mut response) => {
+                guards = response.extensions_mut().remove();
+                Ok(Messages::of(response))
+            }
             None => Err(deadline_exceeded()),
         };
         Answers {
             method: self.method,
             deadline: self.deadline,
             messages: messages.map(Some),
+            guards: guards.unwrap_or_default(),
         }
     }
 }
@@ -114,6 +119,7 @@ pub(super) struct Answers {
     deadline: Option<Instant>,
     /// None once it has ended; an error has still to be told.
     messages: Result<Option<Messages<Answer>>, Status>,
+    guards: SendGuards,
 }
 
 impl Answers {
@@ -143,12 +149,12 @@ impl Answers {
     }
 
     /// The one answer of a unary call.
-    pub(super) async fn only(mut self) -> Result<Vec<u8>, Status> {
+    pub(super) async fn only(mut self) -> Result<Bytes, Status> {
         let answer = self.next().await;
         let answer = answer.unwrap_or_else(|| Err(Status::internal("no answer")))?;
         match self.next().await {
             Some(Err(status)) => Err(status),
-            _ => Ok(answer),
+            _ => Ok(self.guards.attach(answer.into())),
         }
     }
 
@@ -162,9 +168,14 @@ impl Answers {
 
     pub(super) async fn next_line(&mut self) -> Option<Bytes> {
         Some(match self.next().await? {
-            Ok(text) => answer::line(&text),
+            Ok(text) => self.line(&text),
             Err(status) => answer::failure_line(&status),
         })
+    }
+
+    /// An answer on a line of its own.
+    pub(super) fn line(&self, text: &[u8]) -> Bytes {
+        self.guards.attach(answer::line(text))
     }
 }
 

@@ -122,7 +122,7 @@ impl Gateway {
         }
     }
 
-    async fn unary(&self, call: Call, body: Body) -> Result<Vec<u8>, Status> {
+    async fn unary(&self, call: Call, body: Body) -> Result<Bytes, Status> {
         self.begin(call, body).await?.only().await
     }
 
@@ -151,7 +151,7 @@ async fn stream_of(mut answers: Answers) -> Response<Body> {
         None => answer::empty_stream(),
         Some(Err(status)) => answer::stream_failure(&status),
         Some(Ok(text)) => {
-            let first = answer::line(&text);
+            let first = answers.line(&text);
             let lines = futures::stream::iter([first]).chain(answers.into_lines());
             answer::stream(Body::from_stream(lines.map(Ok::<_, Infallible>)))
         }

@@ -167,7 +167,7 @@ async fn answer_all(
                     Ok(answers) => answers.only().await,
                     Err(status) => Err(status),
                 };
-                let text = text.unwrap_or_else(|status| answer::failure_text(&status));
+                let text = text.unwrap_or_else(|status| answer::failure_text(&status).into());
                 let _ = send(sink, &text).await;
                 return;
             }
