@@ -217,3 +217,24 @@ async fn streams_past_the_flag_are_announced_and_wait() {
     streams.pop();
     waiting.await.unwrap().unwrap();
 }
+
+/// gRPC's rule, with etcd's bound: without a call under way a client may hardly ping at all.
+#[tokio::test]
+async fn a_client_that_pings_too_often_is_sent_away() {
+    let cluster = Cluster::single().await;
+    let mut raw = Raw::http2(cluster.members[0].client_port).await;
+    raw.send(&frame(raw::SETTINGS, raw::ACK, 0, &[]))
+        .await
+        .unwrap();
+    for number in 0..5_u64 {
+        let _ = raw
+            .send(&frame(raw::PING, 0, 0, &number.to_be_bytes()))
+            .await;
+    }
+    let frames = raw.frames_until(|frame| frame.kind == raw::GOAWAY).await;
+    let last = frames.last().unwrap();
+    assert_eq!(last.kind, raw::GOAWAY, "{last:?}");
+    assert_eq!(last.payload[4..8], 11_u32.to_be_bytes());
+    assert_eq!(&last.payload[8..], b"too_many_pings");
+    cluster.client().await.put("k", "v").await.unwrap();
+}

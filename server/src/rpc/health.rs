@@ -18,7 +18,12 @@ use proto::health::{
 };
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
+
+use super::Edge;
+use super::gate::AtLearner;
 
 /// The whole process.
 const EVERYTHING: &str = "";
@@ -39,14 +44,24 @@ impl Health {
         }
     }
 
-    pub(super) fn service(&self) -> HealthServer<Self> {
-        HealthServer::new(self.clone())
-    }
-
     /// Runs a defragmentation. One whose client goes away ends its announcement too.
     pub(super) async fn during_defrag<T>(&self, defragment: impl Future<Output = T>) -> T {
         let _announced = self.stops_on_defrag.then(|| Announced::begin(self));
         defragment.await
+    }
+}
+
+impl Edge {
+    /// Without a look at who asks; a learner says that it serves nobody, by its refusal.
+    pub(super) fn health(
+        &self,
+    ) -> InterceptedService<HealthServer<Health>, impl Interceptor + Clone + use<>> {
+        let edge = self.clone();
+        let gate = move |request: Request<()>| {
+            edge.admit(&request, AtLearner::Refused)?;
+            Ok(request)
+        };
+        InterceptedService::new(HealthServer::new(self.health.clone()), gate)
     }
 }
 
