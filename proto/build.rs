@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "etcdserverpb/rpc.proto",
         "v3lockpb/v3lock.proto",
         "v3electionpb/v3election.proto",
+        "grpc/health/v1/health.proto",
         "sealkv/keys.proto",
         "sealkv/plugins.proto",
     ];

@@ -30,6 +30,10 @@ pub mod v3lockpb {
 pub mod v3electionpb {
     tonic::include_proto!("v3electionpb");
 }
+/// gRPC's own health service.
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}
 pub mod sealkv {
     /// Clients' side of keys and plugins.
     pub mod v1 {

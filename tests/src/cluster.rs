@@ -164,6 +164,7 @@ impl Plan {
                     peer_port: *advertised,
                     arguments,
                     environment: Vec::new(),
+                    open_files: None,
                     child: None,
                     log_from: 0,
                     login: None,
@@ -269,6 +270,7 @@ impl Cluster {
             peer_port: peer,
             arguments,
             environment: Vec::new(),
+            open_files: None,
             child: None,
             log_from: 0,
             login: None,
@@ -368,6 +370,8 @@ pub struct Member {
     /// Empty but for what a test puts here: the member's own flags decide, not the environment of
     /// whoever runs the tests.
     pub environment: Vec<(OsString, OsString)>,
+    /// How many files it may have open; as many as the tests themselves if it does not say.
+    pub open_files: Option<u32>,
     child: Option<Child>,
     /// Where the log of the newest start begins.
     log_from: usize,
@@ -460,7 +464,15 @@ impl Member {
         self.log_from = log.metadata().map_or(0, |metadata| {
             usize::try_from(metadata.len()).unwrap_or(usize::MAX)
         });
-        let mut command = Command::new(self.program.path());
+        let mut command = match self.open_files {
+            None => Command::new(self.program.path()),
+            Some(most) => {
+                let mut shell = Command::new("/bin/sh");
+                let limited = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+                shell.arg("-c").arg(limited).arg(self.program.path());
+                shell
+            }
+        };
         command
             .args(&self.arguments)
             .current_dir(&self.home)

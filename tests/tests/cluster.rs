@@ -524,3 +524,35 @@ async fn follow(endpoint: String) -> Vec<(i64, String)> {
         }
     }
 }
+
+#[tokio::test]
+async fn a_leader_without_its_quorum_tells_that_there_is_no_leader() {
+    let mut cluster = Cluster::three().await;
+    let leader = cluster.leader().await;
+    let client = cluster.members[leader].client().await;
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    for other in others {
+        cluster.members[other].kill();
+    }
+    let within = Duration::from_secs(30);
+    let told = || async {
+        let status = client.status().await.unwrap();
+        (status.leader == 0).then_some(status.errors)
+    };
+    let errors = wait::until("the leader to give up", within, told).await;
+    assert_eq!(errors, ["etcdserver: no leader"]);
+    let mut request = client.ask(pb::RangeRequest {
+        key: "k".into(),
+        serializable: true,
+        ..Default::default()
+    });
+    let required = "true".parse().unwrap();
+    request.metadata_mut().insert("hasleader", required);
+    let refused = client.kv().range(request).await.unwrap_err();
+    assert_eq!(refused.message(), "etcdserver: no leader");
+    cluster.members[others[0]].start().await;
+    let told = || async { (client.status().await.ok()?.leader != 0).then_some(()) };
+    wait::until("a leader", within, told).await;
+    let written = || async { client.put("k", "v").await.ok() };
+    wait::until("a write", within, written).await;
+}

@@ -5,6 +5,7 @@ use proto::etcdserverpb as pb;
 use tests::client::Client;
 use tests::cluster::Cluster;
 use tests::txn;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Status};
 
 const EMPTY_KEY: (Code, &str) = (Code::InvalidArgument, "etcdserver: key is not provided");
@@ -606,4 +607,23 @@ async fn status_and_member_list_describe_a_healthy_single_member() {
         assert_eq!(member.client_ur_ls, [cluster.members[0].endpoint()]);
         assert_eq!(member.peer_ur_ls.len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_clients_version_that_is_no_text_is_refused() {
+    let cluster = Cluster::single().await;
+    let client = cluster.client().await;
+    let mut request = client.ask(pb::RangeRequest {
+        key: "k".into(),
+        ..Default::default()
+    });
+    let version = AsciiMetadataValue::try_from(&b"3.\xff"[..]).unwrap();
+    request.metadata_mut().insert("client-api-version", version);
+    refused(
+        client.kv().range(request).await,
+        (
+            Code::InvalidArgument,
+            "etcdserver: invalid client api version",
+        ),
+    );
 }

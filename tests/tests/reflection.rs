@@ -10,14 +10,14 @@
 use prost::Message as _;
 use prost_types::FileDescriptorProto;
 use proto::etcdserverpb as pb;
+use proto::health::health_check_response::ServingStatus;
+use proto::health::health_client::HealthClient;
+use proto::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest};
 use tests::client::{Client, MESSAGE_WITHIN};
 use tests::cluster::{Cluster, Program};
 use tests::interop;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 
 const SERVICES: [&str; 10] = [
     "etcdserverpb.Auth",
@@ -228,13 +228,23 @@ async fn watch(channel: &Channel, service: &str) -> i32 {
 }
 
 #[tokio::test]
-async fn health_is_checked_and_watched_as_with_etcd() {
+async fn health_is_checked_listed_and_watched_as_with_etcd() {
     let cluster = Cluster::single().await;
     let channel = cluster.client().await.channel();
     assert_eq!(check(&channel, "").await, Ok(ServingStatus::Serving as i32));
     assert_eq!(
         check(&channel, "etcdserverpb.KV").await,
         Err((Code::NotFound, "unknown service".to_owned()))
+    );
+    let listed = HealthClient::new(channel.clone())
+        .list(HealthListRequest {})
+        .await;
+    let serving = HealthCheckResponse {
+        status: ServingStatus::Serving.into(),
+    };
+    assert_eq!(
+        listed.unwrap().into_inner().statuses,
+        [(String::new(), serving)].into()
     );
     assert_eq!(watch(&channel, "").await, ServingStatus::Serving as i32);
     let unknown = watch(&channel, "etcdserverpb.KV").await;

@@ -63,6 +63,17 @@ impl KeyRange {
         Self { key: prefix, end }
     }
 
+    /// The same range in memory of its own: keys that were read from a message hold on to all of it.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let end = match &self.end {
+            End::Before(end) => End::Before(Bytes::copy_from_slice(end)),
+            end => end.clone(),
+        };
+        let key = Bytes::copy_from_slice(&self.key);
+        Self { key, end }
+    }
+
     /// The first key that may be in the range.
     pub fn key(&self) -> &Bytes {
         &self.key

@@ -48,11 +48,15 @@ impl Replica for Consensus {
     fn has_leader(&self, known: bool) -> Pending<'_, ()> {
         Box::pin(async move {
             let mut leadership = self.watch_leadership();
-            let changed = leadership
-                .wait_until(|now| (now.leader != 0) == known)
-                .await;
-            if changed.is_err() {
-                std::future::pending().await
+            let mut alone = self.connectivity().watch_alone();
+            while (self.place().leader != 0) != known {
+                let stopped = tokio::select! {
+                    changed = leadership.changed() => changed.is_err(),
+                    changed = alone.changed() => changed.is_err(),
+                };
+                if stopped {
+                    std::future::pending().await
+                }
             }
         })
     }
@@ -63,10 +67,12 @@ impl Replica for Consensus {
 
     fn place(&self) -> Place {
         let leadership = self.leadership();
+        // As etcd's check of the quorum: who leads nobody is no leader.
+        let is_deposed = self.is_leader() && self.connectivity().is_alone();
         Place {
             cluster_id: self.peers().identity().cluster_id,
             member_id: self.member_id(),
-            leader: leadership.leader,
+            leader: if is_deposed { 0 } else { leadership.leader },
             term: leadership.term,
             is_learner: self.is_learner(),
         }

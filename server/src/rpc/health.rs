@@ -1,8 +1,8 @@
 //! gRPC's health service: whoever answers serves, and says otherwise only while a defragmentation
 //! is under way and the feature gate StopGRPCServiceOnDefrag is on.
 //!
-//! Known is the empty name alone. tonic's own service has other words for any other name, and ends
-//! a watch of one that gRPC's rules keep open.
+//! Known is the empty name alone. tonic's own service has other words for any other name, ends
+//! a watch of one that gRPC's rules keep open, and lists nothing.
 //!
 //! Source: the gRPC health checking protocol; grpc-go, `health/server.go`; etcd 3.7.1,
 //! `server/etcdserver/api/v3rpc/health.go`.
@@ -11,12 +11,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _, stream};
+use proto::health::health_check_response::ServingStatus;
+use proto::health::health_server::{self, HealthServer};
+use proto::health::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+};
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_server::{self, HealthServer};
-use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use super::Edge;
+use super::gate::AtLearner;
 
 /// The whole process.
 const EVERYTHING: &str = "";
@@ -37,14 +44,24 @@ impl Health {
         }
     }
 
-    pub(super) fn service(&self) -> HealthServer<Self> {
-        HealthServer::new(self.clone())
-    }
-
     /// Runs a defragmentation. One whose client goes away ends its announcement too.
     pub(super) async fn during_defrag<T>(&self, defragment: impl Future<Output = T>) -> T {
         let _announced = self.stops_on_defrag.then(|| Announced::begin(self));
         defragment.await
+    }
+}
+
+impl Edge {
+    /// Without a look at who asks; a learner says that it serves nobody, by its refusal.
+    pub(super) fn health(
+        &self,
+    ) -> InterceptedService<HealthServer<Health>, impl Interceptor + Clone + use<>> {
+        let edge = self.clone();
+        let gate = move |request: Request<()>| {
+            edge.admit(&request, AtLearner::Refused)?;
+            Ok(request)
+        };
+        InterceptedService::new(HealthServer::new(self.health.clone()), gate)
     }
 }
 
@@ -106,6 +123,15 @@ impl health_server::Health for Health {
         }
     }
 
+    async fn list(
+        &self,
+        _: Request<HealthListRequest>,
+    ) -> Result<Response<HealthListResponse>, Status> {
+        let everything = told(status(*self.announced.borrow()));
+        let statuses = [(EVERYTHING.to_owned(), everything)].into();
+        Ok(Response::new(HealthListResponse { statuses }))
+    }
+
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
     async fn watch(
@@ -130,7 +156,7 @@ impl health_server::Health for Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic_health::pb::health_server::Health as _;
+    use proto::health::health_server::Health as _;
 
     async fn asked(health: &Health) -> ServingStatus {
         let request = Request::new(HealthCheckRequest::default());

@@ -141,7 +141,7 @@ impl Edge {
             .add_service(bounded!(LockServer))
             .add_service(bounded!(ElectionServer))
             .add_service(bounded!(KeysServer))
-            .add_service(self.health.service());
+            .add_service(self.health());
         if let Some(plugins) = plugins {
             let plugins = PluginsServer::new(plugins).max_decoding_message_size(received);
             routes.add_service(plugins);

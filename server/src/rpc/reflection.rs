@@ -62,7 +62,5 @@ impl Edge {
 }
 
 fn described<'a>() -> Builder<'a> {
-    Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    Builder::configure().register_encoded_file_descriptor_set(proto::DESCRIPTORS)
 }

@@ -14,6 +14,7 @@ use crate::command::{AuthRefusal, NoEffect, NotApplied, Refusal};
 use crate::mvcc::read::ReadError;
 use crate::replica::{ClusterError, KeyAdminError, LeaseError, ProposeError, ReadIndexError};
 use crate::seal::SealerError;
+use crate::watch::NoRoom;
 
 pub(super) const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 pub(super) const DUPLICATE_WATCH_ID: &str = "mvcc: duplicate watch ID provided on the WatchStream";
@@ -167,6 +168,12 @@ impl From<PasswordError> for Status {
 
 impl From<Full> for Status {
     fn from(_: Full) -> Self {
+        ProposeError::TooManyRequests.into()
+    }
+}
+
+impl From<NoRoom> for Status {
+    fn from(_: NoRoom) -> Self {
         ProposeError::TooManyRequests.into()
     }
 }

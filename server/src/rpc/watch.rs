@@ -2,6 +2,7 @@
 //!
 //! Promise: `created` is sent before any event of a watcher, nothing of it after `canceled`. A
 //! client that does not read is not read from either: what waits for it is bounded by its outbox.
+//! A watcher for which there is no memory left is refused in its `created`, and the stream goes on.
 //! Where etcd checks a watcher's permission once, here it is checked again whenever the rules of
 //! access have changed, before the next event leaves.
 //!
@@ -29,6 +30,7 @@ use super::watch_response::{self as respond, NO_WATCH, Told, ToldEvent};
 use super::{Edge, MESSAGE_OVERHEAD_BYTES, header, oversized, status};
 use crate::access::{Caller, Denied, Guarded, Identity, Need, RulesVersion};
 use crate::mvcc::key_range::KeyRange;
+use crate::mvcc::read_view::ReadView;
 use crate::watch::{EventRef, Filters, Outbox, Parcel, Watcher};
 
 /// Events that are opened without leaving the thread that serves the connection.
@@ -63,7 +65,6 @@ impl Guarded for Watched {
 /// A watcher as its stream sees it.
 struct Open {
     watcher: Arc<Watcher>,
-    range: KeyRange,
     /// Who may read it.
     caller: Caller,
     prev_kv: bool,
@@ -218,36 +219,33 @@ impl Watching {
     fn create(&mut self, create: pb::WatchCreateRequest) {
         let view = self.edge.replica.view();
         let header = self.header(view.revision);
-        let response = match self.check(&create) {
-            Ok((range, caller)) => {
-                let id = self.take_id(create.watch_id);
-                let filters = filters(&create);
-                let start = create.start_revision;
-                let hub = &self.edge.hub;
-                let watched = range.clone();
-                let watcher = hub.watch(&view, &self.outbox, id, watched, filters, start);
-                let pb::WatchCreateRequest {
-                    prev_kv,
-                    fragment,
-                    progress_notify,
-                    ..
-                } = create;
-                let told = true;
-                let open = Open {
-                    watcher,
-                    range,
-                    caller,
-                    prev_kv,
-                    fragment,
-                    progress_notify,
-                    told,
-                };
-                self.open.insert(id, open);
-                respond::created(header, id)
-            }
+        let response = match self.open(&view, &create) {
+            Ok(id) => respond::created(header, id),
             Err(reason) => respond::refused(header, reason),
         };
         self.ready.push_back(response.into());
+    }
+
+    /// The new watcher's id, or why there is none.
+    fn open(&mut self, view: &ReadView, create: &pb::WatchCreateRequest) -> Result<i64, String> {
+        let (range, caller) = self.check(create)?;
+        let id = self.take_id(create.watch_id);
+        let (filters, start) = (filters(create), create.start_revision);
+        let watcher = self
+            .edge
+            .hub
+            .watch(view, &self.outbox, id, range, filters, start)
+            .map_err(|no_room| status::as_reason(&no_room.into()))?;
+        let open = Open {
+            watcher,
+            caller,
+            prev_kv: create.prev_kv,
+            fragment: create.fragment,
+            progress_notify: create.progress_notify,
+            told: true,
+        };
+        self.open.insert(id, open);
+        Ok(id)
     }
 
     /// What is to be watched, or why it cannot be.
@@ -283,7 +281,7 @@ impl Watching {
         self.checked = version;
         let rules = view.rules();
         let denied = |open: &&Open| {
-            let needs = [Need::Read(&open.range)];
+            let needs = [Need::Read(&open.watcher.range)];
             rules.check_again(&open.caller, &needs).is_err()
         };
         let watchers: Vec<Arc<Watcher>> = self

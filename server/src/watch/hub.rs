@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use super::board::Board;
 use super::catch_up::CatchUp;
 use super::outbox::Outbox;
+use super::room::{NoRoom, Room};
 use super::shared::{HeldBytes, SharedRevision, event_bytes};
 use super::watcher::{Filters, Seat, Watcher};
 use crate::mvcc::event::RevisionEvents;
@@ -71,6 +72,7 @@ pub(super) struct Shared {
     board: Mutex<Board>,
     catch_up: CatchUp,
     held: HeldBytes,
+    room: Room,
     serial: AtomicU64,
 }
 
@@ -93,6 +95,7 @@ impl Hub {
             board,
             catch_up: CatchUp::default(),
             held: HeldBytes::default(),
+            room: Room::default(),
             serial: AtomicU64::new(0),
         });
         let _stopper = Arc::new(Stopper(Arc::clone(&shared)));
@@ -157,7 +160,6 @@ impl Hub {
     }
 
     /// Watches from `start_revision` on; 0 for what comes after `view`, the newest one.
-    #[must_use]
     pub fn watch(
         &self,
         view: &ReadView,
@@ -166,13 +168,15 @@ impl Hub {
         range: KeyRange,
         filters: Filters,
         start_revision: i64,
-    ) -> Arc<Watcher> {
+    ) -> Result<Arc<Watcher>, NoRoom> {
+        let place = self.shared.room.take(&range)?;
+        let range = range.detached();
         let serial = self.shared.serial.fetch_add(1, Ordering::Relaxed);
         let (next, progress_from) = match start_revision {
             0 => (view.revision + 1, view.revision),
             start => (start, start),
         };
-        let watcher = Watcher::new(serial, id, range, filters, progress_from, outbox);
+        let watcher = Watcher::new(serial, id, range, filters, progress_from, outbox, place);
         let watcher = Arc::new(watcher);
         if next < view.compact_revision {
             // As etcd: compacted is compacted, even if the hub still remembers it.
@@ -181,7 +185,7 @@ impl Hub {
             let watcher = Arc::clone(&watcher);
             self.shared.tell(Message::Seat(Seat { watcher, next }));
         }
-        watcher
+        Ok(watcher)
     }
 
     /// Nothing more is delivered to the watcher, and it is forgotten soon.

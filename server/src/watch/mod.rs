@@ -9,6 +9,7 @@ mod catch_up;
 mod hub;
 mod interval;
 mod outbox;
+mod room;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -16,5 +17,6 @@ mod watcher;
 
 pub use hub::Hub;
 pub use outbox::{Outbox, Parcel};
+pub use room::NoRoom;
 pub use shared::{EventRef, SharedRevision};
 pub use watcher::{Filters, Watcher};

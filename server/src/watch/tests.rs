@@ -42,6 +42,7 @@ fn watch(single: &Single, outbox: &Arc<Outbox>, range: KeyRange, start: i64) -> 
     single
         .hub
         .watch(&single.view(), outbox, 0, range, Filters::default(), start)
+        .unwrap()
 }
 
 fn key(key: &'static str) -> KeyRange {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::outbox::Outbox;
+use super::room::Place;
 use crate::metrics::{Held, metrics};
 use crate::mvcc::event::{Event, Kind};
 use crate::mvcc::key_range::KeyRange;
@@ -27,6 +28,7 @@ pub struct Watcher {
     outbox: Arc<Outbox>,
     cancelled: AtomicBool,
     _counted: Held,
+    _place: Place,
 }
 
 impl Watcher {
@@ -37,6 +39,7 @@ impl Watcher {
         filters: Filters,
         progress_from: i64,
         outbox: &Arc<Outbox>,
+        place: Place,
     ) -> Self {
         let outbox = Arc::clone(outbox);
         let cancelled = AtomicBool::new(false);
@@ -50,6 +53,7 @@ impl Watcher {
             outbox,
             cancelled,
             _counted,
+            _place: place,
         }
     }
 

@@ -8,19 +8,19 @@ use tonic::Code;
 
 use crate::fixture::*;
 
-const HERE: [&str; 2] = ["localhost", "127.0.0.1"];
+pub(crate) const HERE: [&str; 2] = ["localhost", "127.0.0.1"];
 /// What etcd answers to whoever shows a name where names do not count.
 const NAME_IGNORED: &str = "CommonName of client sending a request against gateway will be ignored and not used as expected\n";
 
 /// Certificates of a server and of clients by name.
-struct Pki {
-    directory: tempfile::TempDir,
-    ca: Ca,
+pub(crate) struct Pki {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) ca: Ca,
     server: Identity,
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ca = Ca::new(directory.path(), "ca");
         let server = ca.issue("server", &Says::of("", &HERE));
@@ -40,13 +40,21 @@ impl Pki {
     }
 
     /// Members that let nobody in without a certificate.
-    fn plan(&self) -> Plan {
-        let file = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
+    pub(crate) fn plan(&self) -> Plan {
         Cluster::plan()
             .clients_over(&self.client(""))
             .flag(file("cert-file", &self.server.certificate))
             .flag(file("key-file", &self.server.key))
             .flag(file("trusted-ca-file", &self.ca.certificate))
+    }
+
+    /// And no member either.
+    pub(crate) fn with_peers(&self, plan: Plan) -> Plan {
+        plan.peers_over_tls()
+            .flag("--peer-client-cert-auth")
+            .flag(file("peer-cert-file", &self.server.certificate))
+            .flag(file("peer-key-file", &self.server.key))
+            .flag(file("peer-trusted-ca-file", &self.ca.certificate))
     }
 
     async fn at(&self, cluster: &Cluster, member: usize, common_name: &str) -> As {
@@ -81,6 +89,10 @@ impl Pki {
         let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
         (code.unwrap(), body.to_owned())
     }
+}
+
+pub(crate) fn file(flag: &str, path: &std::path::Path) -> String {
+    format!("--{flag}={}", path.display())
 }
 
 async fn a_name_is_who_asks(pki: &Pki, cluster: &Cluster, member: usize) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use proto::authpb;
 use proto::etcdserverpb as pb;
 use tests::client::Client;
 use tests::cluster::Cluster;
@@ -102,6 +103,36 @@ async fn root_cannot_lock_itself_out_and_mistakes_get_etcds_words() {
     );
     let empty = "etcdserver: role name is empty";
     assert_refused(root.add_role("").await, Code::InvalidArgument, empty);
+    let nothing = pb::AuthRoleGrantPermissionRequest {
+        name: "gardener".into(),
+        perm: None,
+    };
+    assert_refused(
+        root.auth().role_grant_permission(root.ask(nothing)).await,
+        Code::InvalidArgument,
+        "etcdserver: permission not given",
+    );
+    let none = pb::AuthRoleRevokePermissionRequest {
+        role: "gardener".into(),
+        key: bytes("none"),
+        range_end: bytes(""),
+    };
+    assert_refused(
+        root.auth().role_revoke_permission(root.ask(none)).await,
+        failed,
+        "etcdserver: permission is not granted to the role",
+    );
+    let nameless = pb::AuthUserAddRequest {
+        name: "by certificate".into(),
+        options: Some(authpb::UserAddOptions { no_password: true }),
+        ..Default::default()
+    };
+    root.auth().user_add(root.ask(nameless)).await.unwrap();
+    assert_refused(
+        root.authenticate("by certificate", "x").await,
+        Code::Unknown,
+        "auth: authentication failed, password was given for no password user",
+    );
 }
 
 #[tokio::test]

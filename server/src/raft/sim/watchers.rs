@@ -147,7 +147,9 @@ async fn stream(
 ) {
     let outbox = hub.outbox();
     let view = consensus.view();
-    let watcher = hub.watch(&view, &outbox, WATCH, range, Filters::default(), start);
+    let watcher = hub
+        .watch(&view, &outbox, WATCH, range, Filters::default(), start)
+        .expect("a few watchers fit");
     let _closes = Closes(hub.clone(), watcher.clone(), outbox.clone());
     loop {
         let ask = Duration::from_millis(300);
