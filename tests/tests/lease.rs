@@ -9,10 +9,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
+use proto::etcdserverpb::watch_create_request::FilterType;
+use proto::mvccpb::Event;
 use tests::client::{Client, prefix_end};
 use tests::cluster::Cluster;
 use tests::{txn, wait};
-use tokio::sync::mpsc;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -346,4 +350,63 @@ async fn a_long_lease_that_nobody_renews_keeps_its_checkpoint_over_leader_kills(
 async fn told(client: &Client, id: i64) -> pb::LeaseTimeToLiveResponse {
     let left = || async { client.time_to_live(id, false).await.ok() };
     wait::until("what is left of a lease", Duration::from_secs(30), left).await
+}
+
+/// A leader that has just begun gives all leases their whole time, so that they end together.
+#[tokio::test]
+async fn writes_are_applied_between_the_ends_of_leases_that_end_together() {
+    const LEASES: i64 = 1_500;
+    /// Long enough for all of them to be granted, and for a member to start.
+    const TTL: i64 = 15;
+    let mut cluster = Cluster::single().await;
+    let client = cluster.client().await;
+    let mut granting = JoinSet::new();
+    for part in 0..16 {
+        let client = client.clone();
+        granting.spawn(async move {
+            for id in (1..=LEASES).filter(|id| id % 16 == part) {
+                client.grant(id, TTL).await.unwrap();
+                let put = pb::PutRequest {
+                    key: format!("leased/{id}").into(),
+                    lease: id,
+                    ..Default::default()
+                };
+                client.put_request(put).await.unwrap();
+            }
+        });
+    }
+    while let Some(granted) = granting.join_next().await {
+        granted.unwrap();
+    }
+    cluster.members[0].terminate().await;
+    cluster.members[0].start().await;
+    let client = cluster.client().await;
+    let (done, mut over) = oneshot::channel::<()>();
+    let writer = client.clone();
+    let writing = tokio::spawn(async move {
+        let mut written = Vec::new();
+        while over.try_recv() == Err(TryRecvError::Empty) {
+            let put = writer.put("meanwhile", "x").await.unwrap();
+            written.push(put.header.unwrap().revision);
+        }
+        written
+    });
+    let ends = pb::WatchCreateRequest {
+        key: "leased/".into(),
+        range_end: prefix_end(b"leased/"),
+        filters: vec![FilterType::Noput.into()],
+        start_revision: 1,
+        ..Default::default()
+    };
+    let mut ends = client.watch(ends).await.unwrap();
+    let ended = ends.events(LEASES as usize).await;
+    done.send(()).unwrap();
+    let written = writing.await.unwrap();
+    let at = |event: &Event| event.kv.as_ref().unwrap().mod_revision;
+    let (first, last) = (at(&ended[0]), at(&ended[ended.len() - 1]));
+    let between = written.iter().filter(|at| (first..last).contains(*at));
+    assert!(
+        between.count() > 0,
+        "none of {written:?} came between {first} and {last}"
+    );
 }
