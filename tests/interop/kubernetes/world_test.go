@@ -127,7 +127,26 @@ func newWorld(t *testing.T) (context.Context, *world) {
 	}
 	t.Cleanup(made.Close)
 	w.store = made
+	t.Cleanup(func() { outlive(t, client.Client) })
 	return context.Background(), w
+}
+
+// outlive waits for the end of every lease: some of Kubernetes' tests leave an object that has a second to live, and
+// others count revisions.
+func outlive(t *testing.T, client *clientv3.Client) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for {
+		left, err := client.Leases(ctx)
+		if err != nil {
+			t.Errorf("leases: %v", err)
+			return
+		}
+		if len(left.Leases) == 0 {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 // exchangeable writes a mark before every object, and can be made to do something else in the middle of a test.

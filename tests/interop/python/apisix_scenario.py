@@ -198,6 +198,8 @@ def compaction(etcd, other):
     first = int(etcd.put("/apisix/consumers/a", 1)["header"]["revision"])
     newest = int(etcd.put("/apisix/consumers/a", 2)["header"]["revision"])
     etcd.call("/kv/compaction", {"revision": str(newest)})
+    # What the other endpoint tells from here on, it tells after the compaction.
+    assert other.read("/apisix/consumers/a")[0][0] == 2
     for result in other.watch("/apisix/consumers/", first):
         if result.get("canceled"):
             assert int(result["compact_revision"]) == newest, result
