@@ -3,6 +3,7 @@
 //! - cluster id, member id and raft term of a header (only whether they are set is compared);
 //! - the seconds a lease has left, by a few (the servers are asked one after the other);
 //! - the order of a lease's keys and of the list of leases (etcd walks a hash map, and expiries a moment apart);
+//! - the order of alarms of several kinds, in their list and among a status's errors (etcd walks a hash map);
 //! - the pieces in which a stream of a range comes (what they hold together, and what only the last may carry, is compared);
 //! - sizes, raft's indexes and terms, and the leader's id in a status (only whether they are set is compared, and of
 //!   the bytes in use nothing: an empty store of etcd's has some);
@@ -176,8 +177,17 @@ pub(super) fn stream(
     (range(request, whole), early)
 }
 
+pub(super) fn alarms(mut response: pb::AlarmResponse) -> pb::AlarmResponse {
+    header(&mut response.header);
+    response
+        .alarms
+        .sort_by_key(|raised| (raised.member_id, raised.alarm));
+    response
+}
+
 pub(super) fn status(mut response: pb::StatusResponse) -> pb::StatusResponse {
     header(&mut response.header);
+    response.errors.sort();
     response.db_size = i64::from(response.db_size > 0);
     response.db_size_in_use = 0;
     let numbers = [

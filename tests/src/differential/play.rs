@@ -119,7 +119,7 @@ impl Session {
             }
             Step::Alarm(request) => {
                 let answer = self.client.alarm(*request).await;
-                self.answered(answer, |response| &mut response.header)
+                Answer::of_result(answer.map(normalise::alarms))
             }
             Step::Status => Answer::of_result(self.client.status().await.map(normalise::status)),
             Step::HashKv(request) => {

@@ -19,7 +19,9 @@ pub(super) fn answer(step: &Step, answer: &mut Value) -> Option<i64> {
             return seconds(answer);
         }
         Step::Leases => sort(answer, "leases"),
+        Step::Alarm(_) => sort(answer, "alarms"),
         Step::Status => {
+            sort(answer, "errors");
             for field in [
                 "dbSize",
                 "leader",
