@@ -9,17 +9,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tests::binary::etcd_or_skip;
-use tests::client::{Client, WatchStream, prefix_end};
-use tests::cluster::{Cluster, Program};
+use tests::client::{WatchStream, prefix_end};
+use tests::cluster::Cluster;
 use tests::http::Request;
-use tests::wait;
+use tests::{raw, wait};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -37,45 +35,22 @@ fn resident_mib(pid: u32) -> u64 {
     kib.parse::<u64>().unwrap() / 1024
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
 /// A client that asks for all that begins with `big`, `calls` times, lets the server send as much
 /// as it likes and reads nothing.
 async fn ask_and_never_read(port: u16, calls: u32) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let window = u32::MAX >> 1;
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    let mut settings = vec![0, 4];
-    settings.extend(window.to_be_bytes());
-    bytes.extend(frame(4, 0, 0, &settings));
-    bytes.extend(frame(8, 0, 0, &(window - 65_535).to_be_bytes()));
-    let mut head = Vec::new();
-    for (name, value) in [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", "/etcdserverpb.KV/Range"),
-        (":authority", "test"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    ] {
-        head.push(0);
-        head.push(u8::try_from(name.len()).unwrap());
-        head.extend(name.bytes());
-        head.push(u8::try_from(value.len()).unwrap());
-        head.extend(value.bytes());
-    }
-    let request = b"\0\0\0\0\x0a\x0a\x03big\x12\x03bih";
+    let mut bytes = raw::PREFACE.to_vec();
+    let settings = [&[0, 4][..], &window.to_be_bytes()].concat();
+    bytes.extend(raw::frame(raw::SETTINGS, 0, 0, &settings));
+    let more = (window - 65_535).to_be_bytes();
+    bytes.extend(raw::frame(raw::WINDOW_UPDATE, 0, 0, &more));
+    let head = raw::call_head("/etcdserverpb.KV/Range");
+    let request = raw::message(b"\x0a\x03big\x12\x03bih");
     for call in 0..calls {
         let id = 2 * call + 1;
-        bytes.extend(frame(1, 4, id, &head));
-        bytes.extend(frame(0, 1, id, request));
+        bytes.extend(raw::frame(raw::HEADERS, raw::END_HEADERS, id, &head));
+        bytes.extend(raw::frame(raw::DATA, raw::END_STREAM, id, &request));
     }
     stream.write_all(&bytes).await.unwrap();
     stream
@@ -258,9 +233,8 @@ async fn opened(cluster: &Cluster) -> usize {
 /// Says hello as an HTTP/2 client, and waits until the server has.
 async fn connect_and_stay_idle(port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend(frame(4, 0, 0, &[]));
-    stream.write_all(&bytes).await.unwrap();
+    let hello = [raw::PREFACE, &raw::frame(raw::SETTINGS, 0, 0, &[])].concat();
+    stream.write_all(&hello).await.unwrap();
     let mut answer = [0; 9];
     stream.read_exact(&mut answer).await.unwrap();
     stream
@@ -300,7 +274,8 @@ async fn ten_thousand_idle_clients_stay_within_the_budget_and_cost_others_nothin
     let idle: Vec<TcpStream> = connecting.join_all().await.into_iter().flatten().collect();
     assert_eq!(idle.len() as u64, clients);
     let with = resident_mib(pid);
-    eprintln!("{} MiB for {clients} idle clients", with - without);
+    let more = with.saturating_sub(without);
+    eprintln!("{more} MiB for {clients} idle clients");
     assert!(
         with < without + IDLE_BUDGET_MIB,
         "from {without} to {with} MiB"
@@ -316,172 +291,4 @@ async fn ten_thousand_idle_clients_stay_within_the_budget_and_cost_others_nothin
     });
     again.await;
     client.put("small", "t").await.unwrap();
-}
-
-#[tokio::test]
-async fn a_crowd_of_leases_ends_while_others_go_on_writing() {
-    const LEASES: i64 = 1_500;
-    let cluster = Cluster::single().await;
-    let client = cluster.client().await;
-    let mut granting = JoinSet::new();
-    for part in 0..16 {
-        let client = client.clone();
-        granting.spawn(async move {
-            for id in (1..=LEASES).filter(|id| id % 16 == part) {
-                client.grant(id, 3).await.unwrap();
-                let put = pb::PutRequest {
-                    key: format!("leased/{id}").into(),
-                    lease: id,
-                    ..Default::default()
-                };
-                // The first may have ended before the last is granted.
-                if let Err(status) = client.put_request(put).await {
-                    let text = "etcdserver: requested lease not found";
-                    assert_eq!(status.message(), text);
-                }
-            }
-        });
-    }
-    let done = Arc::new(AtomicBool::new(false));
-    let writing = tokio::spawn(write_until(client.clone(), Arc::clone(&done)));
-    while let Some(granted) = granting.join_next().await {
-        granted.unwrap();
-    }
-    wait::until("the end of every lease", WITHIN, || async {
-        let left = client.leases().await.unwrap().leases.len();
-        (left == 0).then_some(())
-    })
-    .await;
-    done.store(true, Ordering::Relaxed);
-    assert!(writing.await.unwrap() > 0);
-    let left = client.prefix("leased/").await.unwrap();
-    assert_eq!(left.count, 0);
-}
-
-/// How many puts were made, none of which failed.
-async fn write_until(client: Client, done: Arc<AtomicBool>) -> usize {
-    let mut puts = 0;
-    while !done.load(Ordering::Relaxed) {
-        client.put("meanwhile", "x").await.unwrap();
-        puts += 1;
-    }
-    puts
-}
-
-/// What others wait for while 100,000 leases end together, here and at a real etcd:
-/// `cargo test --workspace --test scale -- --ignored --nocapture hundred`. Takes minutes;
-/// `SEALKV_CROWD=10000` makes it a smaller crowd.
-#[tokio::test]
-#[ignore = "a measurement of some minutes"]
-async fn a_hundred_thousand_leases_end_together_beside_etcd() {
-    let programs = [Program::Sealkv, Program::Etcd];
-    let there = |program: &Program| {
-        *program == Program::Sealkv || etcd_or_skip("the measurement of expiry").is_some()
-    };
-    for program in programs.into_iter().filter(there) {
-        let (quiet, during, took) = crowd_ends(program).await;
-        println!("{program:?}: {quiet} quiet, {during} during an expiry of {took:?}");
-    }
-}
-
-/// Times of puts and of gets.
-#[derive(Default)]
-struct Latencies {
-    puts: Vec<Duration>,
-    gets: Vec<Duration>,
-}
-
-impl std::fmt::Display for Latencies {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (name, times) in [("put", &self.puts), ("get", &self.gets)] {
-            let mut times = times.clone();
-            times.sort_unstable();
-            let at = |part: usize| times.get(times.len() * part / 1000).copied();
-            let (p50, p99, most) = (at(500), at(990), times.last());
-            write!(
-                f,
-                "{} {name}s p50 {p50:?} p99 {p99:?} max {most:?}; ",
-                times.len()
-            )?;
-        }
-        Ok(())
-    }
-}
-
-async fn crowd_ends(program: Program) -> (Latencies, Latencies, Duration) {
-    const WITH_KEY: i64 = 10;
-    let asked = std::env::var("SEALKV_CROWD").ok();
-    let leases: i64 = asked.map_or(100_000, |count| count.parse().unwrap());
-    // So long that the first still lives when the last is granted.
-    let ttl = 60 + leases / 500;
-    let mut cluster = Cluster::plan().program(program).start().await;
-    let mut granting = JoinSet::new();
-    for part in 0..64 {
-        let client = cluster.client().await;
-        granting.spawn(async move {
-            for id in (1..=leases).filter(|id| id % 64 == part) {
-                client.grant(id, ttl).await.unwrap();
-                if id % WITH_KEY == 0 {
-                    let key = format!("leased/{id}").into();
-                    let put = pb::PutRequest {
-                        key,
-                        lease: id,
-                        ..Default::default()
-                    };
-                    client.put_request(put).await.unwrap();
-                }
-            }
-        });
-    }
-    while let Some(granted) = granting.join_next().await {
-        granted.unwrap();
-    }
-    // A leader that has just begun gives all of them their whole time: they end together.
-    cluster.members[0].terminate().await;
-    cluster.members[0].start().await;
-    let ending = Instant::now() + Duration::from_secs(ttl.unsigned_abs());
-    let client = cluster.client().await;
-    let done = Arc::new(AtomicBool::new(false));
-    let measuring = tokio::spawn(latencies(client.clone(), Arc::clone(&done)));
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    done.store(true, Ordering::Relaxed);
-    let quiet = measuring.await.unwrap();
-    tokio::time::sleep(ending.saturating_duration_since(Instant::now())).await;
-    let left = async || {
-        let leased = pb::RangeRequest {
-            key: "leased/".into(),
-            range_end: prefix_end(b"leased/"),
-            count_only: true,
-            ..Default::default()
-        };
-        client.range(leased).await.unwrap().count
-    };
-    let within = Duration::from_secs(600);
-    wait::until("the first to end", within, async || {
-        (left().await < leases / WITH_KEY).then_some(())
-    })
-    .await;
-    let began = Instant::now();
-    let done = Arc::new(AtomicBool::new(false));
-    let measuring = tokio::spawn(latencies(client.clone(), Arc::clone(&done)));
-    wait::until("the last to end", within, async || {
-        (left().await == 0).then_some(())
-    })
-    .await;
-    let took = began.elapsed();
-    done.store(true, Ordering::Relaxed);
-    (quiet, measuring.await.unwrap(), took)
-}
-
-async fn latencies(client: Client, done: Arc<AtomicBool>) -> Latencies {
-    let mut latencies = Latencies::default();
-    while !done.load(Ordering::Relaxed) {
-        let begun = Instant::now();
-        client.put("meanwhile", "x").await.unwrap();
-        latencies.puts.push(begun.elapsed());
-        let begun = Instant::now();
-        client.get("meanwhile").await.unwrap();
-        latencies.gets.push(begun.elapsed());
-    }
-    latencies
 }

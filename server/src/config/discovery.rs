@@ -199,16 +199,8 @@ impl Settling<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Asked, Config, ConfigError};
+    use super::super::asking::ask;
     use super::*;
-
-    fn ask(arguments: &[&str]) -> Result<Config, ConfigError> {
-        let arguments: Vec<_> = arguments.iter().map(|&a| a.to_owned()).collect();
-        match Config::ask(&arguments, &[])? {
-            Asked::Serve(config) => Ok(*config),
-            other => panic!("{other:?}"),
-        }
-    }
 
     const BOTH: [&str; 2] = ["--discovery-token=t", "--discovery-endpoints=b:2,a:1,b:2"];
 

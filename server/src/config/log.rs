@@ -119,16 +119,11 @@ impl Settling<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Asked, Config};
+    use super::super::{Config, asking};
     use super::*;
 
     fn ask(arguments: &[&str]) -> Result<Config, String> {
-        let arguments: Vec<_> = arguments.iter().map(|&a| a.to_owned()).collect();
-        match Config::ask(&arguments, &[]) {
-            Ok(Asked::Serve(config)) => Ok(*config),
-            Ok(other) => panic!("{other:?}"),
-            Err(error) => Err(error.mistakes()[0].to_string()),
-        }
+        asking::ask(arguments).map_err(|error| error.mistakes()[0].to_string())
     }
 
     #[test]

@@ -357,3 +357,25 @@ impl Config {
         self.request_bytes_max.saturating_add(512 * 1024)
     }
 }
+
+/// What the tests of every part ask.
+#[cfg(test)]
+mod asking {
+    use super::*;
+
+    /// Without an environment.
+    pub(super) fn ask(arguments: &[&str]) -> Result<Config, ConfigError> {
+        let arguments: Vec<_> = arguments.iter().map(|&a| a.to_owned()).collect();
+        match Config::ask(&arguments, &[])? {
+            Asked::Serve(config) => Ok(*config),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Of flags that contradict themselves or each other.
+    pub(super) fn mistakes(arguments: &[&str]) -> Vec<String> {
+        let error = ask(arguments).unwrap_err();
+        assert_eq!(error.exit_code(), 1, "{error:?}");
+        error.mistakes().iter().map(ToString::to_string).collect()
+    }
+}

@@ -3,21 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Asked, ConfigError, KeySource};
-
-fn ask(arguments: &[&str]) -> Result<Config, ConfigError> {
-    let arguments: Vec<_> = arguments.iter().map(|&a| a.to_owned()).collect();
-    match Config::ask(&arguments, &[])? {
-        Asked::Serve(config) => Ok(*config),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn mistakes(arguments: &[&str]) -> Vec<String> {
-    let error = ask(arguments).unwrap_err();
-    assert_eq!(error.exit_code(), 1, "{error:?}");
-    error.mistakes().iter().map(ToString::to_string).collect()
-}
+use crate::config::KeySource;
+use crate::config::asking::{ask, mistakes};
 
 #[test]
 fn no_flags_at_all_is_a_cluster_of_one() {

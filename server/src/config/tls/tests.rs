@@ -1,20 +1,7 @@
 //! The security flags, each with what it comes to.
 
 use super::*;
-use crate::config::{Asked, Config, ConfigError};
-
-fn ask(arguments: &[&str]) -> Result<Config, ConfigError> {
-    let arguments: Vec<_> = arguments.iter().map(|&a| a.to_owned()).collect();
-    match Config::ask(&arguments, &[])? {
-        Asked::Serve(config) => Ok(*config),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn mistakes(arguments: &[&str]) -> Vec<String> {
-    let error = ask(arguments).unwrap_err();
-    error.mistakes().iter().map(ToString::to_string).collect()
-}
+use crate::config::asking::{ask, mistakes};
 
 const HTTPS: [&str; 2] = [
     "--listen-client-urls=https://127.0.0.1:1",

@@ -1,7 +1,8 @@
 //! Samples of the processor's time, taken from outside by a timer's signal.
 //!
 //! Promise: nothing is sampled unless somebody asks, and one asks at a time; whoever goes away
-//! before the end ends the sampling too. Work on the samples is done beside the server's threads, and the program's symbols are forgotten after it.
+//! before the end ends the sampling too. Work on the samples is done beside the server's threads,
+//! and the program's symbols are forgotten after it.
 //! Samples within the C library, the unwinder and the kernel's page are left out: a stack cannot be
 //! read safely from there.
 
