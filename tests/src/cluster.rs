@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use proto::etcdserverpb as pb;
+use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use rand::Rng as _;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -105,6 +107,9 @@ impl Plan {
         }
         for member in &mut cluster.members {
             member.ready().await;
+        }
+        if let Some(wanted) = leader_to_start_with(cluster.members.len()) {
+            cluster.move_leader(wanted).await;
         }
         cluster
     }
@@ -294,9 +299,29 @@ impl Cluster {
         }
     }
 
-    /// A client of the first member.
+    /// A client of the first member that runs.
     pub async fn client(&self) -> Client {
-        self.members[0].client().await
+        let running = self.members.iter().find(|member| member.running());
+        running.expect("a member runs").client().await
+    }
+
+    /// Hands the leadership to a member and waits until the others follow it.
+    async fn move_leader(&self, wanted: usize) {
+        let id = self.members[wanted].client().await.status().await;
+        let id = id.expect("a started member tells its status").header;
+        let target = id.expect("every answer has a header").member_id;
+        wait::until("the chosen leader", READY_WITHIN, || async {
+            let leader = self.agreed_leader().await?;
+            if leader != wanted {
+                let client = self.members[leader].client().await;
+                let mut maintenance = MaintenanceClient::new(client.channel());
+                let request = pb::MoveLeaderRequest { target_id: target };
+                // An election may cross it: it is asked again.
+                let _ = maintenance.move_leader(request).await;
+            }
+            (leader == wanted).then_some(())
+        })
+        .await;
     }
 
     /// The index of the member that the reachable ones agree leads; waits for one.
@@ -621,6 +646,15 @@ impl Drop for Member {
             );
         }
     }
+}
+
+/// The index of the member that is to lead a cluster when its test begins, from
+/// `SEALKV_TEST_LEADER`. Without it whoever wins the first election leads, which is nearly always
+/// the first member: tests that count on that go unnoticed.
+fn leader_to_start_with(members: usize) -> Option<usize> {
+    let wanted = std::env::var("SEALKV_TEST_LEADER").ok()?;
+    let wanted: usize = wanted.parse().expect("SEALKV_TEST_LEADER is an index");
+    (members > 1).then_some(wanted % members)
 }
 
 /// A port nobody listens on, outside the range from which the kernel takes ports of outgoing connections:

@@ -345,7 +345,8 @@ async fn a_dead_member_is_called_at_intervals_and_not_in_a_loop() {
     let leader = cluster.leader().await;
     cluster.members[(leader + 1) % 3].kill();
     let port = cluster.members[leader].client_port;
-    cluster.client().await.put("a", "1").await.unwrap();
+    let client = cluster.members[leader].client().await;
+    client.put("a", "1").await.unwrap();
     let noticed = wait::until("failed calls", Duration::from_secs(30), || async move {
         Some(failed_calls(port).await).filter(|calls| *calls > 0)
     });
