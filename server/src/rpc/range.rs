@@ -111,7 +111,7 @@ impl Edge {
         let query = request.into_request();
         let small = is_small(&query);
         let (mut response, revision) = self
-            .read(small, Some(turn), move |values| {
+            .read(small, turn, move |values| {
                 let rows = read::range(values.view, &query)?;
                 let revision = rows.revision;
                 Ok((respond(values, &query, rows)?, revision))
@@ -128,7 +128,7 @@ impl Edge {
     pub(super) async fn read<T: Send + 'static>(
         &self,
         small: bool,
-        turn: Option<&Turn>,
+        turn: &Turn,
         read: impl Fn(&Values<'_>) -> Result<T, ValueError> + Send + Sync + 'static,
     ) -> Result<T, Status> {
         let read = Arc::new(read);
@@ -142,7 +142,7 @@ impl Edge {
                 })
             } else {
                 let (read, sealer) = (Arc::clone(&read), self.sealer.clone());
-                let turn = turn.cloned();
+                let turn = turn.clone();
                 off_thread(move || {
                     let _turn = turn;
                     read(&Values {
