@@ -72,7 +72,7 @@ impl Maintenance for Edge {
         let kind = u32::try_from(alarm).ok().and_then(AlarmKind::from_number);
         let alarms = match (AlarmAction::try_from(action), kind) {
             (Ok(AlarmAction::Get), _) => {
-                self.read_point(false).await?;
+                self.agreed_point().await?;
                 // etcd does not look at the member here.
                 let wanted = |(raised, _): &AlarmPair| alarm == 0 || kind == Some(*raised);
                 self.replica.view().alarms.iter().filter(wanted).collect()

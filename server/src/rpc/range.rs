@@ -16,6 +16,7 @@ use crate::command::{AlarmKind, ChangeAlarm};
 use crate::metrics::metrics;
 use crate::mvcc::read::{self, RangeFilter, RangeQuery, RangeRows, ReadError, SortTarget};
 use crate::mvcc::read_view::ReadView;
+use crate::replica::{ProposeError, ReadIndexError};
 
 /// Rows that are read without leaving the thread that serves the connection.
 const INLINE_ROWS: i64 = 16;
@@ -84,6 +85,16 @@ impl Edge {
             self.replica.read_barrier().await?;
         }
         Ok(())
+    }
+
+    /// As `read_point`, for what etcd asks its log for: while nobody leads it ends as a write does.
+    pub(super) async fn agreed_point(&self) -> Result<(), Status> {
+        match self.replica.read_barrier().await {
+            Err(ReadIndexError::Timeout) if self.replica.place().leader == 0 => {
+                Err(ProposeError::NeverSent.into())
+            }
+            read => Ok(read?),
+        }
     }
 
     pub(super) async fn range(

@@ -35,7 +35,7 @@ async fn members_are_listed_under_a_header_without_revision() {
         (MEMBER, "one", 1)
     );
     served.leaderless.send_replace(true);
-    let message = "etcdserver: no leader";
+    let message = "etcdserver: request timed out";
     assert_status(
         served.cluster.clone().member_list(list).await,
         Code::Unavailable,
