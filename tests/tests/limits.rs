@@ -5,9 +5,11 @@
     reason = "a helper of a test fails where the test fails"
 )]
 
-use std::time::Duration;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use prost::Message as _;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use tests::client::Client;
@@ -33,16 +35,17 @@ async fn fill(client: &Client, keys: usize) {
     }
 }
 
-/// A write that costs nothing to send and long to apply: its compare looks at every key.
+/// A write that costs little to send and long to apply: each of its compares looks at every key.
 fn slow() -> pb::TxnRequest {
+    let compare = pb::Compare {
+        result: CompareResult::Greater.into(),
+        target: CompareTarget::Mod.into(),
+        key: "many/".into(),
+        range_end: "many0".into(),
+        target_union: Some(TargetUnion::ModRevision(0)),
+    };
     pb::TxnRequest {
-        compare: vec![pb::Compare {
-            result: CompareResult::Greater.into(),
-            target: CompareTarget::Mod.into(),
-            key: "many/".into(),
-            range_end: "many0".into(),
-            target_union: Some(TargetUnion::ModRevision(0)),
-        }],
+        compare: vec![compare; 128],
         ..txn::always(vec![txn::put("slow", "v")])
     }
 }
@@ -61,18 +64,25 @@ fn is_too_many(status: &Status) -> bool {
 /// PriorityRequest the end of a lease still is. What was taken is done all the same.
 #[tokio::test]
 async fn writes_are_refused_while_apply_is_too_far_behind() {
-    const WRITES: usize = 12_000;
-    // etcd takes longer for each.
-    let keys = if is_etcd() { 6_400 } else { 20_096 };
+    const KEYS: usize = 6_400;
+    const WRITES: usize = 8_000;
     let plan = Cluster::plan().flag("--feature-gates=PriorityRequest=true");
     let cluster = plan.start().await;
     let client = cluster.client().await;
-    fill(&client, keys).await;
+    fill(&client, KEYS).await;
     client.grant(7, 600).await.unwrap();
+    // However fast the machine is, apply is held up for longer than the other writes take to come.
+    let started = Instant::now();
+    client.txn(slow()).await.unwrap();
+    let held_up = Duration::from_secs(20).div_duration_f64(started.elapsed());
     let mut writes = JoinSet::new();
+    for _ in 0..held_up.ceil() as usize {
+        let client = client.clone();
+        writes.spawn(async move { client.txn(slow()).await.map(drop) });
+    }
     for _ in 0..WRITES {
         let client = client.clone();
-        writes.spawn(async move { client.txn(slow()).await });
+        writes.spawn(async move { client.put("quick", "v").await.map(drop) });
     }
     let mut refused = 0;
     while refused == 0 {
@@ -96,6 +106,51 @@ async fn writes_are_refused_while_apply_is_too_far_behind() {
         client.value("slow").await.unwrap().as_deref(),
         Some(&b"v"[..])
     );
+}
+
+/// A client that has many leases renews them all at once, on one stream and a message at a time.
+#[tokio::test]
+async fn thousands_of_small_messages_at_once_are_all_answered() {
+    // Of seven bytes each, in the window that every stream begins with.
+    const MESSAGES: usize = 9_000;
+    let cluster = Cluster::single().await;
+    let mut raw = Raw::http2(cluster.members[0].client_port).await;
+    let head = raw::call_head("/etcdserverpb.Lease/LeaseKeepAlive");
+    let renewal = pb::LeaseKeepAliveRequest { id: 7 }.encode_to_vec();
+    let renewal = frame(raw::DATA, 0, 1, &raw::message(&renewal));
+    let much = (1_u32 << 30).to_be_bytes();
+    let burst = [
+        frame(raw::HEADERS, raw::END_HEADERS, 1, &head),
+        frame(raw::WINDOW_UPDATE, 0, 0, &much),
+        frame(raw::WINDOW_UPDATE, 0, 1, &much),
+        renewal.repeat(MESSAGES),
+    ];
+    raw.send(&burst.concat()).await.unwrap();
+    let (answers, mut unread) = (Cell::new(0), RefCell::new(Vec::new()));
+    let frames = raw.frames_until(|frame| {
+        if frame.kind == raw::DATA {
+            answers.set(answers.get() + messages(&mut unread.borrow_mut(), &frame.payload));
+        }
+        frame.kind == raw::GOAWAY || answers.get() == MESSAGES
+    });
+    let last = frames.await.pop();
+    assert_eq!(answers.get(), MESSAGES, "{last:?}");
+    assert!(unread.get_mut().is_empty());
+}
+
+/// How many gRPC messages end in the bytes that come; what begins there is kept for the next.
+fn messages(unread: &mut Vec<u8>, bytes: &[u8]) -> usize {
+    unread.extend(bytes);
+    let mut ended = 0;
+    while let Some((&[_, a, b, c, d], rest)) = unread.split_first_chunk() {
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        if rest.len() < length {
+            break;
+        }
+        unread.drain(..5 + length);
+        ended += 1;
+    }
+    ended
 }
 
 /// Whether the other end says hello, as an HTTP/2 server does at once.
