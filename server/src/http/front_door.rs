@@ -12,8 +12,8 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, HOST,
-    LOCATION, ORIGIN,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    CONTENT_TYPE, HOST, LOCATION, ORIGIN,
 };
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -102,7 +102,7 @@ async fn pass<N: Node>(
     let mut response = if request.method() == Method::OPTIONS {
         Response::default()
     } else if let Some(target) = clean(&request) {
-        redirect(target)
+        redirect(request.method(), &target)
     } else {
         next.run(request).await
     };
@@ -189,13 +189,38 @@ fn clean(request: &Request) -> Option<String> {
     Some(target)
 }
 
-pub(super) fn redirect(target: String) -> Response<Body> {
+/// Whoever reads it finds the way too, as Go's server shows it.
+pub(super) fn redirect(method: &Method, target: &str) -> Response<Body> {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
     if let Ok(target) = HeaderValue::try_from(target) {
         response.headers_mut().insert(LOCATION, target);
     }
+    if matches!(*method, Method::GET | Method::HEAD) {
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, html);
+    }
+    if *method == Method::GET {
+        let target = html_escaped(target);
+        let body = format!("<a href=\"{target}\">Temporary Redirect</a>.\n\n");
+        *response.body_mut() = Body::from(body);
+    }
     response
+}
+
+fn html_escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&#34;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -294,6 +319,15 @@ mod tests {
             assert_eq!(response.status(), 307, "{path}");
             assert_eq!(response.headers()[LOCATION], target);
         }
+        let shown = ask(door("*", "*"), Method::GET, "//v3/?a=b&c", "h").await;
+        assert_eq!(shown.headers()[CONTENT_TYPE], "text/html; charset=utf-8");
+        let body = axum::body::to_bytes(shown.into_body(), 1_000)
+            .await
+            .unwrap();
+        assert_eq!(
+            body,
+            "<a href=\"/v3/?a=b&amp;c\">Temporary Redirect</a>.\n\n"
+        );
         let root = ask(door("*", "*"), Method::GET, "/", "h").await;
         assert_eq!(root.status(), 200);
     }

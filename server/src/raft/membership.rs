@@ -321,7 +321,8 @@ impl Consensus {
     }
 
     async fn hand_over(&self, to: u64) -> Result<(), ClusterError> {
-        if !self.is_leader() {
+        // In etcd a leader that has lost its quorum is none.
+        if self.leader_in_reach() != self.member_id() {
             return Err(ClusterError::NotLeader);
         }
         let (_, committed) = self.memberships();

@@ -75,14 +75,14 @@ impl Consensus {
         }
         .encode();
         let leader_before = self.leadership().leader;
-        let mut may_be_sent = false;
+        let (mut may_be_sent, mut refused_here) = (false, false);
         let answered = tokio::time::timeout(self.request_timeout(), async {
             loop {
                 let leadership = self.leadership();
-                // A leader out of reach is not called in vain: what was perhaps sent has no
-                // certain end.
+                // A leader out of reach is not called in vain, nor is this one again that took
+                // nothing: what was perhaps sent has no certain end.
                 let leader = match leadership.leader {
-                    own if own == self.member_id() => own,
+                    own if own == self.member_id() && !refused_here => own,
                     _ => self.leader_in_reach(),
                 };
                 may_be_sent = leader != 0;
@@ -104,6 +104,7 @@ impl Consensus {
                     Ok(()) => return ticket.answer().await,
                     Err(NotProposed::Refused(error)) => return Err(error),
                     Err(NotProposed::NotLeader) => {
+                        refused_here |= leader == self.member_id();
                         may_be_sent = false;
                         self.waiters().not_proposed(ticket.seq);
                         self.leader_may_have_changed().await?;

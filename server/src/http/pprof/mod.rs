@@ -17,7 +17,7 @@ use axum::body::Body;
 use axum::extract::{Path, Request};
 use axum::routing::any;
 use http::header::CONTENT_DISPOSITION;
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use super::variables::command_line;
 use super::{NOSNIFF, PLAIN, answer, refusal};
@@ -55,7 +55,10 @@ const UNSERVED: [(&str, &str); 7] = [
 pub(super) fn routes() -> Router {
     let named = |Path(name): Path<String>| async move { unserved(&name) };
     Router::new()
-        .route("/debug/pprof", any(|| async { to_index() }))
+        .route(
+            "/debug/pprof",
+            any(|method| async move { to_index(&method) }),
+        )
         .route("/debug/pprof/", any(|| async { index() }))
         .route("/debug/pprof/cmdline", any(|| async { cmdline() }))
         .route("/debug/pprof/profile", any(cpu_profile))
@@ -63,8 +66,8 @@ pub(super) fn routes() -> Router {
         .route("/debug/pprof/{*name}", any(named))
 }
 
-fn to_index() -> Response<Body> {
-    super::front_door::redirect("/debug/pprof/".to_owned())
+fn to_index(method: &Method) -> Response<Body> {
+    super::front_door::redirect(method, "/debug/pprof/")
 }
 
 fn index() -> Response<Body> {

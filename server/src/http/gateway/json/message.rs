@@ -1,39 +1,31 @@
 //! JSON read by a message's descriptor, value after value.
 //!
-//! Promise: what does not fit is told beside serde's error, which would repeat it.
+//! Not known here: what is told of a text that does not fit (`misfit`).
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt;
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::Misfit;
-use super::scalar::{enum_named, kind_name, scalar};
+use super::scalar::{enum_named, scalar};
 
-/// serde's own error texts repeat what they met, so what is wrong is told beside them.
-pub(super) type Told<'a> = &'a Cell<Option<Misfit>>;
-
-fn refuse<E: serde::de::Error>(told: Told<'_>, misfit: Misfit) -> E {
-    told.set(Some(misfit));
+fn misfit<E: serde::de::Error>() -> E {
     E::custom("misfit")
 }
 
 pub(super) struct MessageSeed<'a> {
     pub(super) of: &'a MessageDescriptor,
-    pub(super) misfit: Told<'a>,
 }
 
 impl<'de> DeserializeSeed<'de> for MessageSeed<'_> {
     type Value = DynamicMessage;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<DynamicMessage, D::Error> {
-        let misfit = self.misfit;
         match json.deserialize_any(AnySeed::Message(self))? {
             Given::Message(message) => Ok(message),
-            _ => Err(refuse(misfit, Misfit::NoObject)),
+            _ => Err(misfit()),
         }
     }
 }
@@ -116,7 +108,7 @@ impl<'de> Visitor<'de> for AnySeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Given<'de>, A::Error> {
-        let Self::Message(MessageSeed { of, misfit }) = self else {
+        let Self::Message(MessageSeed { of }) = self else {
             while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
             return Ok(Given::Nested);
         };
@@ -130,19 +122,16 @@ impl<'de> Visitor<'de> for AnySeed<'_> {
                 fields.next_value::<IgnoredAny>()?;
                 continue;
             };
-            let named = || field.name().to_owned();
             if seen.contains(&field.number()) {
-                return Err(refuse(misfit, Misfit::Twice { field: named() }));
+                return Err(misfit());
             }
             seen.push(field.number());
-            let value = fields.next_value_seed(FieldSeed::of(&field, misfit))?;
+            let value = fields.next_value_seed(FieldSeed::of(&field))?;
             let Some(value) = value else { continue };
             if let Some(oneof) = field.containing_oneof()
                 && oneof.fields().any(|other| message.has_field(&other))
             {
-                let oneof = oneof.full_name().to_owned();
-                let field = named();
-                return Err(refuse(misfit, Misfit::OneOf { field, oneof }));
+                return Err(misfit());
             }
             message.set_field(&field, value);
         }
@@ -155,15 +144,13 @@ impl<'de> Visitor<'de> for AnySeed<'_> {
 struct FieldSeed<'a> {
     field: &'a FieldDescriptor,
     element: bool,
-    misfit: Told<'a>,
 }
 
 impl<'a> FieldSeed<'a> {
-    fn of(field: &'a FieldDescriptor, misfit: Told<'a>) -> Self {
+    fn of(field: &'a FieldDescriptor) -> Self {
         Self {
             field,
             element: false,
-            misfit,
         }
     }
 
@@ -187,10 +174,7 @@ impl<'de> DeserializeSeed<'de> for FieldSeed<'_> {
         };
         let seed = match &message {
             _ if self.field.is_list() && !self.element => AnySeed::List(self),
-            Some(of) => AnySeed::Message(MessageSeed {
-                of,
-                misfit: self.misfit,
-            }),
+            Some(of) => AnySeed::Message(MessageSeed { of }),
             None => AnySeed::Scalar,
         };
         let value = match seed.deserialize(json)? {
@@ -206,11 +190,7 @@ impl<'de> DeserializeSeed<'de> for FieldSeed<'_> {
             given if !self.is_whole_list() => scalar(&kind, given),
             _ => None,
         };
-        value.map(Some).ok_or_else(|| {
-            let field = self.field.name().to_owned();
-            let kind = kind_name(&kind);
-            refuse(self.misfit, Misfit::Value { kind, field })
-        })
+        value.map(Some).ok_or_else(misfit)
     }
 }
 
