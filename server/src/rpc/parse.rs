@@ -88,9 +88,15 @@ pub(super) enum PlainTarget {
     Number(CompareTarget),
 }
 
-/// A write's own bound; its message may be a little larger.
+/// What etcd's raft request has besides the client's: a header with the request's number, and the
+/// tag of the field that holds the client's.
+const RAFT_REQUEST_BYTES: usize = 14;
+
+/// A write's own bound; its message may be a little larger. As in etcd it is that of the raft
+/// request, which here is another one.
 pub(super) fn size(request: &impl prost::Message, bytes_max: usize) -> Result<(), BadRequest> {
-    if request.encoded_len() > bytes_max {
+    let own = request.encoded_len();
+    if own + prost::length_delimiter_len(own) + RAFT_REQUEST_BYTES > bytes_max {
         Err(BadRequest::RequestTooLarge)
     } else {
         Ok(())
