@@ -24,14 +24,17 @@ pub struct Applied {
 }
 
 /// Why nobody knows, or nobody will know, what became of a proposal. None may be tried again on
-/// the client's behalf but `TooManyRequests`, `RequestTooLarge` and `NoLeader`, which say that
-/// nothing was proposed.
+/// the client's behalf but `TooManyRequests`, `RequestTooLarge`, `NoLeader` and `NeverSent`, which
+/// say that nothing was proposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     #[error("no leader")]
     NoLeader,
     #[error("leader changed")]
     LeaderChanged,
+    /// There was no leader to send it to, for as long as a request may take.
+    #[error("there was no leader to send the request to")]
+    NeverSent,
     #[error("request timed out")]
     Timeout,
     #[error("request timed out, possibly due to previous leader failure")]
@@ -54,8 +57,6 @@ pub enum ProposeError {
 /// Why a linearizable read cannot be served now. It changed nothing and may be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadIndexError {
-    #[error("no leader")]
-    NoLeader,
     #[error("leader changed")]
     LeaderChanged,
     #[error("request timed out")]

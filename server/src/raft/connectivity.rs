@@ -2,8 +2,9 @@
 //!
 //! Promise: a peer counts as connected from its first answer until the first time that it gives
 //! none. A member learns from the answers that it has been removed, whoever leads. A leader that
-//! reaches no quorum tells clients that there is no leader, as one that has stepped down would;
-//! what it does about proposals is raft's affair.
+//! reaches no quorum, and a follower that does not reach its leader, tell clients that there is no
+//! leader: in etcd the one steps down, and the other forgets its leader when it stands for
+//! election. What becomes of proposals is raft's affair.
 //! Source: etcd 3.7.1 `server/etcdserver/api/rafthttp` (active since), `etcdserver/util.go`.
 
 use std::collections::BTreeMap;
@@ -13,22 +14,22 @@ use parking_lot::Mutex;
 use proto::sealkv::peer as pb;
 use tokio::sync::watch;
 
-use super::consensus::Consensus;
+use super::consensus::{Consensus, Leadership};
 use super::peers::Lane;
 use super::types::MemberId;
 use crate::clock;
 
 /// Between questions to one peer.
 const ASK_EVERY: Duration = Duration::from_millis(500);
-/// Rounds without a quorum of answers, one after the other, that are no chance.
-const LONELY_ROUNDS: u32 = 2;
+/// Rounds, one after the other, in which a leader is without its answers: no chance any more.
+const LOST_ROUNDS: u32 = 2;
 
 /// The peers that answer, and the time of the first answer since they last did not.
 #[derive(Default)]
 pub(super) struct Connectivity {
     since: Mutex<BTreeMap<u64, Duration>>,
-    /// Too few voters answer, and have for a while.
-    alone: watch::Sender<bool>,
+    /// A leader that has been out of touch for a while; another one, or another term, is news.
+    given_up: watch::Sender<Option<Leadership>>,
 }
 
 impl Connectivity {
@@ -37,13 +38,8 @@ impl Connectivity {
         self.since.lock().get(&member).copied()
     }
 
-    /// Whether a leader here would be without its quorum.
-    pub(super) fn watch_alone(&self) -> watch::Receiver<bool> {
-        self.alone.subscribe()
-    }
-
-    pub(super) fn is_alone(&self) -> bool {
-        *self.alone.borrow()
+    pub(super) fn watch_given_up(&self) -> watch::Receiver<Option<Leadership>> {
+        self.given_up.subscribe()
     }
 
     fn note(&self, member: u64, answers: bool) {
@@ -55,9 +51,9 @@ impl Connectivity {
         }
     }
 
-    fn tell_alone(&self, now: bool) {
-        self.alone
-            .send_if_modified(|alone| std::mem::replace(alone, now) != now);
+    fn give_up(&self, lost: Option<Leadership>) {
+        self.given_up
+            .send_if_modified(|known| std::mem::replace(known, lost) != lost);
     }
 
     fn keep_only(&self, members: &[u64]) {
@@ -65,10 +61,39 @@ impl Connectivity {
     }
 }
 
+/// A leader, and the rounds in which it was out of touch.
+#[derive(Debug, Default)]
+struct Lost {
+    leadership: Leadership,
+    rounds: u32,
+}
+
+impl Lost {
+    fn note(&mut self, leadership: Leadership, is_reached: bool) {
+        let before = if self.leadership == leadership {
+            self.rounds
+        } else {
+            0
+        };
+        *self = Lost {
+            leadership,
+            rounds: if is_reached {
+                0
+            } else {
+                LOST_ROUNDS.min(before + 1)
+            },
+        };
+    }
+
+    fn for_good(&self) -> Option<Leadership> {
+        (self.rounds == LOST_ROUNDS).then_some(self.leadership)
+    }
+}
+
 impl Consensus {
     /// Asks every peer, and goes on asking. Lives as long as the member.
     pub async fn watch_peers(self, answer_within: Duration) {
-        let mut lonely_rounds = 0;
+        let mut lost = Lost::default();
         loop {
             let nodes = self.member_nodes();
             let others: Vec<u64> = nodes
@@ -83,13 +108,25 @@ impl Consensus {
                 this.connectivity().note(id, answers);
             });
             futures::future::join_all(asked).await;
-            lonely_rounds = match self.reaches_quorum() {
-                true => 0,
-                false => LONELY_ROUNDS.min(lonely_rounds + 1),
-            };
-            self.connectivity()
-                .tell_alone(lonely_rounds == LONELY_ROUNDS);
+            let leadership = self.leadership();
+            lost.note(leadership, self.reaches_leader(leadership.leader));
+            self.connectivity().give_up(lost.for_good());
             tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// The leader that clients are told of; 0 if there is none, or none in reach.
+    pub(super) fn leader_in_reach(&self) -> u64 {
+        let leadership = self.leadership();
+        let lost = *self.connectivity().given_up.borrow() == Some(leadership);
+        if lost { 0 } else { leadership.leader }
+    }
+
+    fn reaches_leader(&self, leader: MemberId) -> bool {
+        if leader == self.member_id() {
+            self.reaches_quorum()
+        } else {
+            self.connectivity().since(leader).is_some()
         }
     }
 
@@ -119,5 +156,26 @@ impl Consensus {
             }
             Err(_) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_is_given_up_after_two_rounds_and_another_one_is_not() {
+        let leads = |leader, term| Leadership { leader, term };
+        let mut lost = Lost::default();
+        lost.note(leads(1, 5), false);
+        assert_eq!(lost.for_good(), None);
+        lost.note(leads(1, 5), true);
+        lost.note(leads(1, 5), false);
+        assert_eq!(lost.for_good(), None);
+        lost.note(leads(1, 5), false);
+        lost.note(leads(1, 5), false);
+        assert_eq!(lost.for_good(), Some(leads(1, 5)));
+        lost.note(leads(1, 6), false);
+        assert_eq!(lost.for_good(), None);
     }
 }

@@ -121,7 +121,7 @@ impl Consensus {
         });
         match asked.await {
             Ok(answer) => Ok(answer),
-            Err(_) if self.leadership().leader == 0 => Err(ProposeError::NoLeader),
+            Err(_) if self.leader_in_reach() == 0 => Err(ProposeError::NoLeader),
             Err(_) => Err(ProposeError::Timeout),
         }
     }

@@ -66,7 +66,13 @@ impl ClusterAdmin for Consensus {
             let change = change.into_request();
             let changed = self.change_at_leader(&change);
             let changed = tokio::time::timeout(self.request_timeout(), changed).await;
-            changed.unwrap_or(Err(ProposeError::Timeout.into()))
+            let promotes = matches!(change, MemberChange::Promote { .. });
+            changed.unwrap_or_else(|_| {
+                Err(match promotes && self.leader_in_reach() == 0 {
+                    true => ProposeError::NoLeader.into(),
+                    false => ProposeError::Timeout.into(),
+                })
+            })
         })
     }
 
@@ -86,6 +92,14 @@ impl Consensus {
             match done {
                 Ok(index) => return self.members_after(index, change).await,
                 Err(Unchanged::Refused(error)) => return Err(error),
+                // etcd's members look at their own connections before they propose an addition.
+                Err(Unchanged::NotLeader)
+                    if self.rules().strict
+                        && self.leader_in_reach() == 0
+                        && matches!(change, MemberChange::Add { .. }) =>
+                {
+                    return Err(ClusterError::Unhealthy);
+                }
                 Err(Unchanged::NotLeader) => self.leader_may_have_changed().await?,
             }
         }

@@ -75,10 +75,18 @@ impl Consensus {
         }
         .encode();
         let leader_before = self.leadership().leader;
+        let mut may_be_sent = false;
         let answered = tokio::time::timeout(self.request_timeout(), async {
             loop {
                 let leadership = self.leadership();
-                let sent = match leadership.leader {
+                // A leader out of reach is not called in vain: what was perhaps sent has no
+                // certain end.
+                let leader = match leadership.leader {
+                    own if own == self.member_id() => own,
+                    _ => self.leader_in_reach(),
+                };
+                may_be_sent = leader != 0;
+                let sent = match leader {
                     0 => Err(NotProposed::NotLeader),
                     id if id == self.member_id() => {
                         let here = self.propose_here(&mut ticket, leadership.term, encoded.clone());
@@ -96,6 +104,7 @@ impl Consensus {
                     Ok(()) => return ticket.answer().await,
                     Err(NotProposed::Refused(error)) => return Err(error),
                     Err(NotProposed::NotLeader) => {
+                        may_be_sent = false;
                         self.waiters().not_proposed(ticket.seq);
                         self.leader_may_have_changed().await?;
                     }
@@ -104,6 +113,7 @@ impl Consensus {
         });
         let answer = match answered.await {
             Ok(answer) => answer,
+            Err(_) if !may_be_sent => Err(ProposeError::NeverSent),
             Err(_) if self.leadership().leader != leader_before => {
                 Err(ProposeError::TimeoutDueToLeaderFail)
             }

@@ -37,7 +37,6 @@ impl Consensus {
         let outcome = match tokio::time::timeout(self.request_timeout(), confirmed).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(ProposeError::Stopped),
-            Err(_) if self.leadership().leader == 0 => Err(ProposeError::NoLeader),
             Err(_) => Err(ProposeError::Timeout),
         };
         if outcome.is_err() {

@@ -28,7 +28,6 @@ impl Replica for Consensus {
             Consensus::read_barrier(self)
                 .await
                 .map_err(|error| match error {
-                    ProposeError::NoLeader => ReadIndexError::NoLeader,
                     ProposeError::Stopped => ReadIndexError::Stopped,
                     ProposeError::LeaderChanged => ReadIndexError::LeaderChanged,
                     _ => ReadIndexError::Timeout,
@@ -48,11 +47,11 @@ impl Replica for Consensus {
     fn has_leader(&self, known: bool) -> Pending<'_, ()> {
         Box::pin(async move {
             let mut leadership = self.watch_leadership();
-            let mut alone = self.connectivity().watch_alone();
+            let mut given_up = self.connectivity().watch_given_up();
             while (self.place().leader != 0) != known {
                 let stopped = tokio::select! {
                     changed = leadership.changed() => changed.is_err(),
-                    changed = alone.changed() => changed.is_err(),
+                    changed = given_up.changed() => changed.is_err(),
                 };
                 if stopped {
                     std::future::pending().await
@@ -66,14 +65,11 @@ impl Replica for Consensus {
     }
 
     fn place(&self) -> Place {
-        let leadership = self.leadership();
-        // As etcd's check of the quorum: who leads nobody is no leader.
-        let is_deposed = self.is_leader() && self.connectivity().is_alone();
         Place {
             cluster_id: self.peers().identity().cluster_id,
             member_id: self.member_id(),
-            leader: if is_deposed { 0 } else { leadership.leader },
-            term: leadership.term,
+            leader: self.leader_in_reach(),
+            term: self.leadership().term,
             is_learner: self.is_learner(),
         }
     }

@@ -103,7 +103,7 @@ impl Auth for Edge {
         request: Request<pb::AuthStatusRequest>,
     ) -> Result<Response<pb::AuthStatusResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
-        self.read_point(false).await?;
+        self.agreed_point().await?;
         self.permit(&who, AuthStatus)?;
         let view = self.replica.view();
         Ok(Response::new(pb::AuthStatusResponse {
@@ -161,7 +161,7 @@ impl Auth for Edge {
         request: Request<pb::AuthUserGetRequest>,
     ) -> Result<Response<pb::AuthUserGetResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
-        self.read_point(false).await?;
+        self.agreed_point().await?;
         let get = self.permit(&who, UserGet(request.into_inner().name))?;
         let view = self.replica.view();
         let user = view.auth.user(&get.request().0);
@@ -177,7 +177,7 @@ impl Auth for Edge {
         request: Request<pb::AuthUserListRequest>,
     ) -> Result<Response<pb::AuthUserListResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
-        self.read_point(false).await?;
+        self.agreed_point().await?;
         self.permit(&who, UserList)?;
         let view = self.replica.view();
         Ok(Response::new(pb::AuthUserListResponse {
@@ -256,7 +256,7 @@ impl Auth for Edge {
         request: Request<pb::AuthRoleGetRequest>,
     ) -> Result<Response<pb::AuthRoleGetResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
-        self.read_point(false).await?;
+        self.agreed_point().await?;
         let get = self.permit(&who, RoleGet(request.into_inner().role))?;
         let name = &get.request().0;
         let view = self.replica.view();
@@ -275,7 +275,7 @@ impl Auth for Edge {
         request: Request<pb::AuthRoleListRequest>,
     ) -> Result<Response<pb::AuthRoleListResponse>, Status> {
         let who = self.admit(&request, AtLearner::Refused)?;
-        self.read_point(false).await?;
+        self.agreed_point().await?;
         self.permit(&who, RoleList)?;
         let view = self.replica.view();
         Ok(Response::new(pb::AuthRoleListResponse {

@@ -160,7 +160,7 @@ impl Edge {
         let caller = plain.caller().cloned();
         let plain = plain.into_request();
         let answer = self
-            .read(txn::is_small(&plain), Some(turn), move |values| {
+            .read(txn::is_small(&plain), turn, move |values| {
                 txn::read_only(values, &plain)
             })
             .await?;

@@ -13,7 +13,7 @@ use super::{Edge, header, status};
 use crate::access::{Guarded, Identity, Need};
 use crate::command::{LeaseGrant, LeaseRevoke};
 use crate::mvcc::read_view::ReadView;
-use crate::replica::LeaseError;
+use crate::replica::{LeaseError, ReadIndexError};
 use crate::seal::SealerError;
 
 type Lost = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -162,7 +162,12 @@ impl Lease for Edge {
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         // The lease's keys are told from what is applied here: what was attached before the
         // question has to be.
-        self.read_point(false).await?;
+        match self.replica.read_barrier().await {
+            Err(ReadIndexError::Timeout) if self.replica.place().leader == 0 => {
+                return Err(LeaseError::NoLeader.into());
+            }
+            read => read?,
+        }
         self.permit_write(&who, TimeToLive { id, keys }).await?;
         let left = self.replica.lease_remaining(id).await;
         let view = self.replica.view();

@@ -72,7 +72,7 @@ impl Maintenance for Edge {
         let kind = u32::try_from(alarm).ok().and_then(AlarmKind::from_number);
         let alarms = match (AlarmAction::try_from(action), kind) {
             (Ok(AlarmAction::Get), _) => {
-                self.read_point(false).await?;
+                self.agreed_point().await?;
                 // etcd does not look at the member here.
                 let wanted = |(raised, _): &AlarmPair| alarm == 0 || kind == Some(*raised);
                 self.replica.view().alarms.iter().filter(wanted).collect()
@@ -201,9 +201,11 @@ impl Edge {
         Ok(reply.alarms)
     }
 
-    /// The hash up to a revision, and the revision of the store at that time.
+    /// The hash up to a revision, and the revision of the store at that time. It is small, but
+    /// everything is read for it: it takes its turn as a large answer does.
     async fn hash_of(&self, revision: i64) -> Result<(KvHash, i64), Status> {
-        self.read(false, None, move |values| {
+        let turn = self.limits.answers.enter(false).await?;
+        self.read(false, &turn, move |values| {
             let hash = hash_kv(values.view, revision)?;
             Ok((hash, values.view.revision))
         })

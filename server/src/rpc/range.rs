@@ -16,6 +16,7 @@ use crate::command::{AlarmKind, ChangeAlarm};
 use crate::metrics::metrics;
 use crate::mvcc::read::{self, RangeFilter, RangeQuery, RangeRows, ReadError, SortTarget};
 use crate::mvcc::read_view::ReadView;
+use crate::replica::{ProposeError, ReadIndexError};
 
 /// Rows that are read without leaving the thread that serves the connection.
 const INLINE_ROWS: i64 = 16;
@@ -86,6 +87,16 @@ impl Edge {
         Ok(())
     }
 
+    /// As `read_point`, for what etcd asks its log for: while nobody leads it ends as a write does.
+    pub(super) async fn agreed_point(&self) -> Result<(), Status> {
+        match self.replica.read_barrier().await {
+            Err(ReadIndexError::Timeout) if self.replica.place().leader == 0 => {
+                Err(ProposeError::NeverSent.into())
+            }
+            read => Ok(read?),
+        }
+    }
+
     pub(super) async fn range(
         &self,
         request: Permitted<RangeQuery>,
@@ -111,7 +122,7 @@ impl Edge {
         let query = request.into_request();
         let small = is_small(&query);
         let (mut response, revision) = self
-            .read(small, Some(turn), move |values| {
+            .read(small, turn, move |values| {
                 let rows = read::range(values.view, &query)?;
                 let revision = rows.revision;
                 Ok((respond(values, &query, rows)?, revision))
@@ -128,7 +139,7 @@ impl Edge {
     pub(super) async fn read<T: Send + 'static>(
         &self,
         small: bool,
-        turn: Option<&Turn>,
+        turn: &Turn,
         read: impl Fn(&Values<'_>) -> Result<T, ValueError> + Send + Sync + 'static,
     ) -> Result<T, Status> {
         let read = Arc::new(read);
@@ -142,7 +153,7 @@ impl Edge {
                 })
             } else {
                 let (read, sealer) = (Arc::clone(&read), self.sealer.clone());
-                let turn = turn.cloned();
+                let turn = turn.clone();
                 off_thread(move || {
                     let _turn = turn;
                     read(&Values {

@@ -183,6 +183,8 @@ impl From<ProposeError> for Status {
         match error {
             ProposeError::NoLeader => no_leader(),
             ProposeError::LeaderChanged => Status::unavailable(LEADER_CHANGED),
+            // etcd's own raft waits for a leader for as long as the request may take.
+            ProposeError::NeverSent => Status::deadline_exceeded("context deadline exceeded"),
             ProposeError::Timeout => Status::unavailable(TIMED_OUT),
             ProposeError::TimeoutDueToLeaderFail => Status::unavailable(
                 "etcdserver: request timed out, possibly due to previous leader failure",
@@ -206,7 +208,6 @@ impl From<ProposeError> for Status {
 impl From<ReadIndexError> for Status {
     fn from(error: ReadIndexError) -> Self {
         match error {
-            ReadIndexError::NoLeader => no_leader(),
             ReadIndexError::LeaderChanged => Status::unavailable(LEADER_CHANGED),
             ReadIndexError::Timeout => Status::unavailable(TIMED_OUT),
             ReadIndexError::TimeoutWaitAppliedIndex => Status::unavailable(

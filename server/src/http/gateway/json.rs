@@ -147,6 +147,27 @@ mod tests {
     }
 
     #[test]
+    fn padding_is_whole_or_none_and_a_numbers_text_is_a_json_number() {
+        for (text, accepted) in [
+            (r#"{"key":"YQ"}"#, true),
+            (r#"{"key":"YQ=="}"#, true),
+            (r#"{"key":"YQ="}"#, false),
+            (r#"{"key":"YQ==="}"#, false),
+            (r#"{"key":"Y Q"}"#, false),
+            (r#"{"limit":"-0"}"#, true),
+            (r#"{"limit":"1.50e1"}"#, true),
+            (r#"{"limit":"01"}"#, false),
+            (r#"{"limit":" 1"}"#, false),
+            (r#"{"limit":"1\n"}"#, false),
+            (r#"{"limit":""}"#, false),
+            (r#"{"limit":"1."}"#, false),
+            (r#"{"limit":"NaN"}"#, false),
+        ] {
+            assert_eq!(range(text).is_ok(), accepted, "{text}");
+        }
+    }
+
+    #[test]
     fn nothing_unknown_and_null_are_passed_over() {
         assert_eq!(range("").unwrap(), pb::RangeRequest::default());
         assert_eq!(range(" \n").unwrap(), pb::RangeRequest::default());

@@ -140,6 +140,7 @@ impl Client<'_> {
             Some(Ok(applied)) => done(&applied.reply).unwrap_or(Fate::Void),
             Some(Err(
                 ProposeError::NoLeader
+                | ProposeError::NeverSent
                 | ProposeError::TooManyRequests
                 | ProposeError::RequestTooLarge
                 | ProposeError::CannotOpen,

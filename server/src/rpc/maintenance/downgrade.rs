@@ -39,16 +39,23 @@ impl ClusterVersion {
 }
 
 fn semantic(text: &str) -> Option<ClusterVersion> {
-    let without_metadata = text.split_once('+').map_or(text, |(version, _)| version);
-    let numbers = without_metadata
-        .split_once('-')
-        .map_or(without_metadata, |(version, _)| version);
+    let (text, metadata) = text.split_once('+').unwrap_or((text, ""));
+    let (numbers, pre_release) = text.split_once('-').unwrap_or((text, ""));
+    if !is_identifier(pre_release) || !is_identifier(metadata) {
+        return None;
+    }
     let mut parts = numbers.split('.').map(|part| part.parse::<i64>().ok());
     let (major, minor, _patch) = (parts.next()??, parts.next()??, parts.next()??);
     parts
         .next()
         .is_none()
         .then_some(ClusterVersion { major, minor })
+}
+
+fn is_identifier(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let is_part = |part: &str| !part.is_empty() && part.bytes().all(allowed);
+    text.is_empty() || text.split('.').all(is_part)
 }
 
 /// The version that the cluster has for its clients.
@@ -143,6 +150,10 @@ mod tests {
             ("3.6", version(3, 6)),
             ("3.6.9", version(3, 6)),
             ("3.6.0-rc.1+build", version(3, 6)),
+            ("3.6.0-", version(3, 6)),
+            ("3.6.0-a_b", None),
+            ("3.6.0-a..b", None),
+            ("3.6.0+ä", None),
             ("3", None),
             ("", None),
             ("v3.6", None),

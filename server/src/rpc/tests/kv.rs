@@ -402,7 +402,7 @@ async fn without_a_leader_linearizable_reads_fail_and_serializable_ones_do_not()
     assert_status(
         served.range(one("a")).await,
         Code::Unavailable,
-        "etcdserver: no leader",
+        "etcdserver: request timed out",
     );
     let stale = pb::RangeRequest {
         serializable: true,

@@ -1,13 +1,16 @@
 //! Cluster, Maintenance, Keys, health, and methods that are not served.
 
+use std::task::Poll;
+
 use proto::etcdserverpb as pb;
 use proto::sealkv::v1 as keys_pb;
 use tonic::Code;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
+use super::super::Limits;
 use super::single::{MEMBER, TERM};
-use super::wire::{assert_status, bytes, serve};
+use super::wire::{assert_status, bytes, serve, serve_with};
 
 #[tokio::test]
 async fn members_are_listed_under_a_header_without_revision() {
@@ -32,7 +35,7 @@ async fn members_are_listed_under_a_header_without_revision() {
         (MEMBER, "one", 1)
     );
     served.leaderless.send_replace(true);
-    let message = "etcdserver: no leader";
+    let message = "etcdserver: request timed out";
     assert_status(
         served.cluster.clone().member_list(list).await,
         Code::Unavailable,
@@ -70,6 +73,32 @@ async fn status_has_every_field_of_etcds() {
     assert_eq!(status.db_size_quota, 2_147_483_648);
     assert_eq!(status.errors, ["memberID:9 alarm:NOSPACE"]);
     assert_eq!(status.downgrade_info, Some(pb::DowngradeInfo::default()));
+}
+
+#[tokio::test]
+async fn a_hash_waits_for_its_turn_among_large_answers() {
+    let limits = Limits::default();
+    let answers = limits.answers.clone();
+    let served = serve_with(limits).await;
+    let mut turns = Vec::new();
+    loop {
+        let mut turn = Box::pin(answers.enter(false));
+        match futures::poll!(&mut turn) {
+            Poll::Ready(turn) => turns.push(turn.unwrap()),
+            Poll::Pending => break,
+        }
+    }
+    let mut maintenance = served.maintenance.clone();
+    let mut hash =
+        tokio::spawn(async move { maintenance.hash_kv(pb::HashKvRequest { revision: 0 }).await });
+    // An answer that takes no turn comes after the hash was asked for on the same connection.
+    let mut maintenance = served.maintenance.clone();
+    for _ in 0..3 {
+        maintenance.status(pb::StatusRequest {}).await.unwrap();
+    }
+    assert!(futures::poll!(&mut hash).is_pending());
+    turns.clear();
+    hash.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -203,7 +203,7 @@ impl Replica for Single {
         let lost = *self.leaderless.borrow();
         Box::pin(async move {
             if lost {
-                Err(ReadIndexError::NoLeader)
+                Err(ReadIndexError::Timeout)
             } else {
                 Ok(())
             }

@@ -230,7 +230,7 @@ async fn a_read_only_transaction_needs_no_proposal() {
     assert_status(
         served.txn(when(vec![])).await,
         Code::Unavailable,
-        "etcdserver: no leader",
+        "etcdserver: request timed out",
     );
     let range = pb::RangeRequest {
         serializable: true,

@@ -51,11 +51,12 @@ fn integer(given: Given<'_>) -> Option<i128> {
         Given::Signed(number) => Some(number.into()),
         Given::Float(number) => whole(number),
         Given::Text(text) => {
-            let number = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
-            if text.is_empty() || text.starts_with('+') || !text.bytes().all(number) {
+            // No zeros in front and no spaces: a number as JSON writes it.
+            if text.contains(char::is_whitespace) {
                 return None;
             }
-            text.parse().ok().or_else(|| whole(text.parse().ok()?))
+            let number: serde_json::Number = serde_json::from_str(&text).ok()?;
+            text.parse().ok().or_else(|| whole(number.as_f64()?))
         }
         _ => None,
     }
@@ -90,17 +91,24 @@ pub(super) fn kind_name(kind: &Kind) -> &'static str {
     }
 }
 
-/// Both alphabets, with padding or without.
+/// Both alphabets, with the whole padding or with none.
 fn base64_decoded(text: &str) -> Option<Vec<u8>> {
-    const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-    const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-    let engine = if text.contains(['-', '_']) {
-        URL_SAFE
-    } else {
-        STANDARD
+    const LENIENT: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
+    const PADDED: GeneralPurposeConfig =
+        LENIENT.with_decode_padding_mode(DecodePaddingMode::RequireCanonical);
+    const BARE: GeneralPurposeConfig =
+        LENIENT.with_decode_padding_mode(DecodePaddingMode::RequireNone);
+    const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, PADDED);
+    const STANDARD_BARE: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, BARE);
+    const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, PADDED);
+    const URL_SAFE_BARE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, BARE);
+    let url_safe = text.contains(['-', '_']);
+    let engine = match (url_safe, text.len().is_multiple_of(4)) {
+        (false, true) => STANDARD,
+        (false, false) => STANDARD_BARE,
+        (true, true) => URL_SAFE,
+        (true, false) => URL_SAFE_BARE,
     };
     engine.decode(text).ok()
 }
