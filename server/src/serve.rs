@@ -59,10 +59,10 @@ const RESET_STREAMS_PENDING_MAX: usize = 512;
 const RESET_STREAMS_OURS_MAX: usize = 1024;
 /// What a client may send ahead of those who read it, on one stream and on all of a connection.
 /// h2 closes a connection with more small DATA frames unread than half its window stands for, at 256
-/// bytes each: here 65,000 of them. Thousands of calls or keep-alives at once are no attack, and
-/// one stream that is not read fills its own window first.
-const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// bytes each: here 131,000 of them. Thousands of calls or keep-alives at once are no attack, and
+/// a stream of real messages that nobody reads fills its own window first.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 const HEADER_LIST_BYTES_MAX: u32 = 1024 * 1024;
 const HTTP1_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Between failed accepts, so that running out of file descriptors is not a busy loop.

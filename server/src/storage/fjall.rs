@@ -24,6 +24,11 @@ use super::store::StoreOptions;
 
 /// Tables that are kept open: enough for some GiB, and few beside the sockets of clients.
 const FILES_OPEN_MAX: usize = 256;
+/// Threads that write tables and compact them, on machines of any size. The engine's first leaves
+/// compactions to the others and asks for the next one in a loop while all of those are busy: of two,
+/// one takes a core for as long as the other compacts. One alone waits for itself when its mailbox
+/// is full (fjall 3.1, `worker_pool.rs`; its pull request 323).
+const WORKERS: usize = 4;
 /// How often `persist` looks whether the background writers are done.
 const FLUSH_POLL: Duration = Duration::from_millis(2);
 
@@ -85,6 +90,7 @@ fn open_database(dir: &Path, options: StoreOptions) -> Result<Database, EngineEr
         .cache_size(options.cache_bytes)
         .max_journaling_size(options.journal_bytes_max)
         .max_cached_files(Some(FILES_OPEN_MAX))
+        .worker_threads(WORKERS)
         // Sealed bytes do not compress.
         .journal_compression(CompressionType::None)
         .open()
