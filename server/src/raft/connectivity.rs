@@ -4,7 +4,7 @@
 //! none. A member learns from the answers that it has been removed, whoever leads. A leader that
 //! reaches no quorum, and a follower that does not reach its leader, tell clients that there is no
 //! leader: in etcd the one steps down, and the other forgets its leader when it stands for
-//! election. What becomes of proposals is raft's affair.
+//! election. The leader also falls silent, so that the others can elect another one. What becomes of proposals is raft's affair.
 //! Source: etcd 3.7.1 `server/etcdserver/api/rafthttp` (active since), `etcdserver/util.go`.
 
 use std::collections::BTreeMap;
@@ -110,7 +110,10 @@ impl Consensus {
             futures::future::join_all(asked).await;
             let leadership = self.leadership();
             lost.note(leadership, self.reaches_leader(leadership.leader));
-            self.connectivity().give_up(lost.for_good());
+            let given_up = lost.for_good();
+            self.connectivity().give_up(given_up);
+            let without_quorum = given_up.is_some_and(|lost| lost.leader == self.member_id());
+            self.peers().fall_silent(without_quorum);
             tokio::time::sleep(ASK_EVERY).await;
         }
     }

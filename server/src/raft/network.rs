@@ -224,6 +224,9 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             let Some(first) = input.next().await else {
                 return Ok(Box::pin(futures::stream::empty()) as BoxStream<'s, _>);
             };
+            if self.peers.is_silent() {
+                return Err(self.failed(&Status::unavailable("no quorum answers this leader")));
+            }
             let mut client = self.client(self.lane)?;
             let asked = Arc::new(Asked::default());
             let (target, sending) = (self.target, asked.clone());

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -61,6 +62,8 @@ struct Inner {
     /// The directory in which a member was met that has not published one yet.
     met: Mutex<BTreeMap<u64, [u8; 16]>>,
     expelled: tokio::sync::watch::Sender<Option<Expelled>>,
+    /// This member leads and has no quorum: it sends its followers nothing.
+    is_silent: AtomicBool,
 }
 
 impl Peers {
@@ -89,6 +92,7 @@ impl Peers {
                 addresses: ArcSwap::default(),
                 met: Mutex::default(),
                 expelled,
+                is_silent: AtomicBool::new(false),
             }),
         }
     }
@@ -100,6 +104,16 @@ impl Peers {
     /// Set once a peer, or the applied state, says that this member must not take part any more.
     pub fn expelled(&self) -> tokio::sync::watch::Receiver<Option<Expelled>> {
         self.inner.expelled.subscribe()
+    }
+
+    /// A leader that hears from no quorum must not keep its followers from electing another one
+    /// by what still reaches them. etcd's steps down (raft's check of the quorum).
+    pub(super) fn fall_silent(&self, is_silent: bool) {
+        self.inner.is_silent.store(is_silent, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.inner.is_silent.load(Ordering::Relaxed)
     }
 
     /// From now on members are called at these addresses.
