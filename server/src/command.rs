@@ -54,6 +54,7 @@ pub const FLAG_SEALED_OPERANDS: u32 = 2;
 pub const FLAG_INTERNAL: u32 = 4;
 const FLAGS_KNOWN: u32 = FLAG_LATCHED | FLAG_SEALED_OPERANDS | FLAG_INTERNAL;
 
+const SEQ_AT: std::ops::Range<usize> = 16..24;
 const CLOCK_AT: usize = 32;
 const FIXED_BYTES: usize = 42;
 
@@ -266,6 +267,14 @@ impl Command {
         }
     }
 
+    /// An encoded command as another request of its member.
+    #[must_use]
+    pub fn renumbered(encoded: &[u8], seq: u64) -> Bytes {
+        let mut again = BytesMut::from(encoded);
+        again[SEQ_AT].copy_from_slice(&seq.to_be_bytes());
+        again.freeze()
+    }
+
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let header = &self.header;
@@ -416,6 +425,14 @@ mod tests {
                 seq: 2,
             })
         }
+    }
+
+    #[test]
+    fn a_renumbered_command_is_the_same_but_for_its_number() {
+        let mut command = Command::new(header(), LeaseRevoke { id: 1 });
+        let again = Command::renumbered(&command.encode(), 9);
+        command.header.request.seq = 9;
+        assert_eq!(again, command.encode());
     }
 
     #[test]

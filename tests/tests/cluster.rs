@@ -190,6 +190,59 @@ async fn an_isolated_leader_is_replaced_and_comes_back() {
     load::assert_well(load, &cluster, WRITES_MIN, Duration::from_secs(60)).await;
 }
 
+/// What was on its way to a leader that was lost is proposed to the next one, and done once.
+#[tokio::test]
+async fn a_write_that_is_under_way_outlives_its_leader() {
+    const MORE: u64 = 40;
+    let cluster = Cluster::plan().members(3).partitionable().start().await;
+    let links = cluster.links.clone().unwrap();
+    let leader = cluster.leader().await;
+    let client = cluster.members[(leader + 1) % 3].client().await;
+    let (over, written) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
+    let writers = (0..8).map(|number| {
+        let (client, over, written) = (client.clone(), over.clone(), written.clone());
+        tokio::spawn(async move {
+            let (key, mut done, mut failed) = (format!("writer/{number}"), 0, Vec::new());
+            while !over.load(Ordering::Relaxed) {
+                match client.put(key.clone(), "v").await {
+                    Ok(_) => {
+                        done += 1;
+                        written.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(status) => failed.push(status),
+                }
+            }
+            (key, done, failed)
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    let goes_on = async |from: u64| {
+        wait::until_true("writes to go on", Duration::from_secs(60), || {
+            written.load(Ordering::Relaxed) > from + MORE
+        })
+        .await;
+    };
+    goes_on(0).await;
+    links.isolate(leader);
+    goes_on(written.load(Ordering::Relaxed)).await;
+    links.mend();
+    over.store(true, Ordering::Relaxed);
+    for writer in writers {
+        let (key, done, failed) = writer.await.unwrap();
+        let lost = |status: &tonic::Status| status.message() == "etcdserver: leader changed";
+        assert!(!failed.iter().any(lost), "{failed:?}");
+        let version = client.get(key).await.unwrap().kvs[0].version;
+        let at_most = done + i64::try_from(failed.len()).unwrap();
+        assert!(
+            (done..=at_most).contains(&version),
+            "{version}, {done} done, {failed:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_follower_behind_the_purged_log_comes_back_by_snapshot() {
     let mut cluster = Cluster::plan()

@@ -69,7 +69,7 @@ impl Consensus {
         };
         let mut header = Header::of(request, &permitted);
         header.flags |= flags;
-        let encoded = Command {
+        let mut encoded = Command {
             header,
             body: permitted.into_request(),
         }
@@ -86,30 +86,35 @@ impl Consensus {
                     _ => self.leader_in_reach(),
                 };
                 may_be_sent = leader != 0;
-                let sent = match leader {
+                let outcome = match leader {
                     0 => Err(NotProposed::NotLeader),
                     id if id == self.member_id() => {
-                        let here = self.propose_here(&mut ticket, leadership.term, encoded.clone());
-                        match here.await {
-                            Ok(answer) => return answer,
+                        self.propose_here(&mut ticket, leadership.term, encoded.clone())
+                            .await
+                    }
+                    id => {
+                        let sent = self.forward(ticket.seq, id, leadership, encoded.clone());
+                        match sent.await {
+                            Ok(()) => Ok(ticket.answer().await),
                             Err(not_proposed) => Err(not_proposed),
                         }
                     }
-                    id => {
-                        self.forward(ticket.seq, id, leadership, encoded.clone())
-                            .await
-                    }
                 };
-                match sent {
-                    Ok(()) => return ticket.answer().await,
+                match outcome {
+                    // This attempt certainly had no effect and never will.
+                    Ok(Err(ProposeError::LeaderChanged)) => {}
+                    Ok(answer) => return answer,
                     Err(NotProposed::Refused(error)) => return Err(error),
                     Err(NotProposed::NotLeader) => {
                         refused_here |= leader == self.member_id();
                         may_be_sent = false;
-                        self.waiters().not_proposed(ticket.seq);
                         self.leader_may_have_changed().await?;
                     }
                 }
+                // What is tried again is another request: an old ticket may have been told of the
+                // old attempt's end in the meantime.
+                ticket = self.waiters().register();
+                encoded = Command::renumbered(&encoded, ticket.seq);
             }
         });
         let answer = match answered.await {

@@ -74,13 +74,6 @@ impl Waiters {
         self.applied_term.load(Ordering::SeqCst) <= term
     }
 
-    /// What was about to be proposed was certainly not appended: the waiter may try again.
-    pub(super) fn not_proposed(&self, seq: u64) {
-        if let Some(waiting) = self.shard(seq).lock().get_mut(&seq) {
-            waiting.term = 0;
-        }
-    }
-
     pub(super) fn resolve(&self, seq: u64, answer: Answer) {
         let waiting = self.shard(seq).lock().remove(&seq);
         if let Some(waiting) = waiting {
