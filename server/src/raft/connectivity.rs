@@ -4,7 +4,8 @@
 //! none. A member learns from the answers that it has been removed, whoever leads. A leader that
 //! reaches no quorum, and a follower that does not reach its leader, tell clients that there is no
 //! leader: in etcd the one steps down, and the other forgets its leader when it stands for
-//! election. The leader also falls silent, so that the others can elect another one. What becomes of proposals is raft's affair.
+//! election. The leader also falls silent, so that the others can elect another one. What becomes
+//! of proposals is raft's affair.
 //! Source: etcd 3.7.1 `server/etcdserver/api/rafthttp` (active since), `etcdserver/util.go`.
 
 use std::collections::BTreeMap;
@@ -112,8 +113,8 @@ impl Consensus {
             lost.note(leadership, self.reaches_leader(leadership.leader));
             let given_up = lost.for_good();
             self.connectivity().give_up(given_up);
-            let without_quorum = given_up.is_some_and(|lost| lost.leader == self.member_id());
-            self.peers().fall_silent(without_quorum);
+            let own = given_up.filter(|lost| lost.leader == self.member_id());
+            self.peers().fall_silent(own.map(|lost| lost.term));
             tokio::time::sleep(ASK_EVERY).await;
         }
     }

@@ -224,7 +224,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             let Some(first) = input.next().await else {
                 return Ok(Box::pin(futures::stream::empty()) as BoxStream<'s, _>);
             };
-            if self.peers.is_silent() {
+            if self.peers.is_silent_in(first.vote.leader_id.term) {
                 return Err(self.failed(&Status::unavailable("no quorum answers this leader")));
             }
             let mut client = self.client(self.lane)?;

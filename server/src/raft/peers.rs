@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -62,8 +62,8 @@ struct Inner {
     /// The directory in which a member was met that has not published one yet.
     met: Mutex<BTreeMap<u64, [u8; 16]>>,
     expelled: tokio::sync::watch::Sender<Option<Expelled>>,
-    /// This member leads and has no quorum: it sends its followers nothing.
-    is_silent: AtomicBool,
+    /// The term in which this member leads without a quorum; 0 in none.
+    silent_in: AtomicU64,
 }
 
 impl Peers {
@@ -92,7 +92,7 @@ impl Peers {
                 addresses: ArcSwap::default(),
                 met: Mutex::default(),
                 expelled,
-                is_silent: AtomicBool::new(false),
+                silent_in: AtomicU64::new(0),
             }),
         }
     }
@@ -107,13 +107,15 @@ impl Peers {
     }
 
     /// A leader that hears from no quorum must not keep its followers from electing another one
-    /// by what still reaches them. etcd's steps down (raft's check of the quorum).
-    pub(super) fn fall_silent(&self, is_silent: bool) {
-        self.inner.is_silent.store(is_silent, Ordering::Relaxed);
+    /// by what still reaches them: in this term it begins no heartbeat and no stream of entries.
+    /// etcd's steps down (raft's check of the quorum).
+    pub(super) fn fall_silent(&self, term: Option<u64>) {
+        let term = term.unwrap_or_default();
+        self.inner.silent_in.store(term, Ordering::Relaxed);
     }
 
-    pub(super) fn is_silent(&self) -> bool {
-        self.inner.is_silent.load(Ordering::Relaxed)
+    pub(super) fn is_silent_in(&self, term: u64) -> bool {
+        self.inner.silent_in.load(Ordering::Relaxed) == term
     }
 
     /// From now on members are called at these addresses.
