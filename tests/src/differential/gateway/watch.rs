@@ -145,6 +145,9 @@ impl Watch {
 }
 
 /// Of everything that is asked on one stream: what is told of creating and cancelling, up to the watch that is created last.
+///
+/// Over a websocket: of an HTTP/1.1 body etcd reads no more once it has begun to answer (Go's `net/http`, "invalid Read
+/// on closed Body"), so how many of several requests it takes is a matter of luck.
 pub(super) async fn talk(port: u16, requests: &[pb::WatchRequest]) -> Vec<Value> {
     const LAST_WATCH: i64 = 1_000_000;
     let last = request::create(&pb::WatchCreateRequest {
@@ -153,12 +156,15 @@ pub(super) async fn talk(port: u16, requests: &[pb::WatchRequest]) -> Vec<Value>
         ..Default::default()
     });
     let last_id = LAST_WATCH.to_string();
-    let body: String = requests.iter().chain([&last]).map(request::watch).collect();
-    let mut lines = Request::post(PATH, body).send(port).await;
+    let mut socket = Socket::open(port, PATH, None).await;
+    for request in requests.iter().chain([&last]) {
+        let said = serde_json::from_str(&request::watch(request));
+        socket.say(&said.expect("it was written as JSON")).await;
+    }
     let mut told = Vec::new();
-    while let Some(mut line) = lines.line().await {
-        let Some(result) = line.get_mut("result") else {
-            told.push(line);
+    while let Some(mut message) = socket.hear().await {
+        let Some(result) = message.get_mut("result") else {
+            told.push(message);
             break;
         };
         if result["watch_id"].as_str() == Some(&last_id) {
@@ -167,7 +173,7 @@ pub(super) async fn talk(port: u16, requests: &[pb::WatchRequest]) -> Vec<Value>
         // Nobody writes meanwhile; what a watch is told is compared elsewhere.
         if result.get("created").is_some() || result.get("canceled").is_some() {
             normalise::header(result);
-            told.push(line);
+            told.push(message);
         }
     }
     told
