@@ -175,6 +175,7 @@ fn change(at: Revision, record: Record) -> Change {
         created,
         version,
         lease,
+        value_bytes,
         ..
     } = record;
     match record.kind {
@@ -185,6 +186,7 @@ fn change(at: Revision, record: Record) -> Change {
                 created,
                 version,
                 lease,
+                value_bytes,
             },
         },
         Kind::Delete => Change::Delete { key, at },

@@ -24,6 +24,8 @@ pub struct RecordRef {
     pub created: i64,
     pub version: i64,
     pub lease: i64,
+    /// Length of its sealed value; 0 of a delete.
+    pub value_bytes: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -121,6 +121,7 @@ fn event(view: &ReadView, at: Revision, record: Record) -> Result<Event, ReadErr
         lease,
         cause,
         hops,
+        value_bytes,
         ..
     } = record;
     Ok(Event {
@@ -131,6 +132,7 @@ fn event(view: &ReadView, at: Revision, record: Record) -> Result<Event, ReadErr
             created,
             version,
             lease,
+            value_bytes,
         },
         value,
         prev,

@@ -507,6 +507,7 @@ mod tests {
             created: before.map_or(modified.main, |before| before.created),
             version: before.map_or(1, |before| before.version + 1),
             lease: modified.main % 3,
+            value_bytes: modified.sub,
         };
         index.put(key.clone(), latest);
         model
@@ -693,6 +694,7 @@ mod tests {
                 created: main,
                 version: 1,
                 lease: 0,
+                value_bytes: 0,
             };
             index.put(Bytes::copy_from_slice(&main.to_be_bytes()), latest);
         }
@@ -714,6 +716,7 @@ mod tests {
                 created: main,
                 version: 1,
                 lease: 0,
+                value_bytes: 0,
             };
             index.put(Bytes::from(vec![main as u8; 1 << 20]), latest);
         }
@@ -734,6 +737,7 @@ mod tests {
                 created: 2,
                 version: 1,
                 lease: 0,
+                value_bytes: 0,
             };
             index.put(Bytes::copy_from_slice(&number.to_be_bytes()), latest);
         }
@@ -763,6 +767,7 @@ mod tests {
             created: main,
             version: 1,
             lease: 0,
+            value_bytes: 0,
         };
         let range = KeyRange::prefix(Bytes::from_static(b"b"));
         for (main, key) in [(2, "a"), (3, "b1"), (4, "b2"), (5, "c")] {

@@ -15,6 +15,8 @@ pub struct Latest {
     pub version: i64,
     /// 0 for none.
     pub lease: i64,
+    /// Length of its sealed value.
+    pub value_bytes: u32,
 }
 
 /// A tombstone has version 0, as in etcd.
@@ -22,9 +24,20 @@ const TOMBSTONE_VERSION: i64 = 0;
 
 #[derive(Clone, Debug)]
 pub(crate) struct KeyHistory {
-    newest: Latest,
+    newest: Newest,
     /// Ascending, all below `newest`.
     older: Option<Box<Older>>,
+}
+
+/// A `Latest` without the gaps that its parts have for themselves.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    main: i64,
+    sub: u32,
+    value_bytes: u32,
+    created: i64,
+    version: i64,
+    lease: i64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -70,7 +83,7 @@ pub(crate) enum Seen {
 impl KeyHistory {
     pub(crate) fn put(latest: Latest) -> Self {
         Self {
-            newest: latest,
+            newest: latest.into(),
             older: None,
         }
     }
@@ -79,18 +92,18 @@ impl KeyHistory {
         Self::put(tombstone(at))
     }
 
-    pub(crate) fn live(&self) -> Option<&Latest> {
-        (self.newest.version != TOMBSTONE_VERSION).then_some(&self.newest)
+    pub(crate) fn live(&self) -> Option<Latest> {
+        (self.newest.version != TOMBSTONE_VERSION).then(|| self.newest.into())
     }
 
     pub(crate) fn push_put(&mut self, latest: Latest) {
         debug_assert!(
-            latest.modified > self.newest.modified,
+            latest.modified > self.newest.modified(),
             "revisions only grow"
         );
         let past = self.newest_as_past();
         self.older.get_or_insert_default().0.push(past);
-        self.newest = latest;
+        self.newest = latest.into();
     }
 
     pub(crate) fn push_tombstone(&mut self, at: Revision) {
@@ -99,8 +112,8 @@ impl KeyHistory {
 
     /// The newest revision whose main number is at most `at`, unless it is a tombstone.
     pub(crate) fn seen(&self, at: i64) -> Option<Seen> {
-        if self.newest.modified.main <= at {
-            return self.live().copied().map(Seen::Newest);
+        if self.newest.main <= at {
+            return self.live().map(Seen::Newest);
         }
         let past = self.past();
         let after = past.partition_point(|past| past.revision().main <= at);
@@ -115,13 +128,13 @@ impl KeyHistory {
     /// has not yet. Returns whether anything is left.
     pub(crate) fn compact(&mut self, at: i64, dropped: &mut Vec<Revision>) -> bool {
         let is_below = |revision: Revision| revision.main <= at;
-        if is_below(self.newest.modified) {
+        if is_below(self.newest.modified()) {
             dropped.extend(self.past().iter().map(|past| past.revision()));
             self.older = None;
-            if self.live().is_some() || self.newest.modified.main == at {
+            if self.live().is_some() || self.newest.main == at {
                 return true;
             }
-            dropped.push(self.newest.modified);
+            dropped.push(self.newest.modified());
             return false;
         }
         let past = self.past();
@@ -155,8 +168,39 @@ impl KeyHistory {
 
     fn newest_as_past(&self) -> Past {
         Past {
-            at: self.newest.modified.into(),
+            at: self.newest.modified().into(),
             is_tombstone: self.live().is_none(),
+        }
+    }
+}
+
+impl Newest {
+    fn modified(&self) -> Revision {
+        Revision::new(self.main, self.sub)
+    }
+}
+
+impl From<Latest> for Newest {
+    fn from(latest: Latest) -> Self {
+        Self {
+            main: latest.modified.main,
+            sub: latest.modified.sub,
+            value_bytes: latest.value_bytes,
+            created: latest.created,
+            version: latest.version,
+            lease: latest.lease,
+        }
+    }
+}
+
+impl From<Newest> for Latest {
+    fn from(newest: Newest) -> Self {
+        Self {
+            modified: newest.modified(),
+            created: newest.created,
+            version: newest.version,
+            lease: newest.lease,
+            value_bytes: newest.value_bytes,
         }
     }
 }
@@ -173,6 +217,7 @@ fn tombstone(at: Revision) -> Latest {
         created: 0,
         version: TOMBSTONE_VERSION,
         lease: 0,
+        value_bytes: 0,
     }
 }
 
@@ -192,6 +237,7 @@ mod tests {
             created: main - version + 1,
             version,
             lease: 0,
+            value_bytes: 5,
         }
     }
 

@@ -361,23 +361,23 @@ pub(crate) fn rows_in_key_order(
 pub(crate) fn resolve(found: Found, metas: &impl MetaRows) -> Result<RecordRef, ReadError> {
     let at = found.modified;
     if let Some(latest) = found.latest {
-        let (created, version, lease) = (latest.created, latest.version, latest.lease);
         return Ok(RecordRef {
             key: found.key,
             at,
-            created,
-            version,
-            lease,
+            created: latest.created,
+            version: latest.version,
+            lease: latest.lease,
+            value_bytes: latest.value_bytes,
         });
     }
     let record = record_at(metas, at)?;
-    let (created, version, lease) = (record.created, record.version, record.lease);
     Ok(RecordRef {
         key: found.key,
         at,
-        created,
-        version,
-        lease,
+        created: record.created,
+        version: record.version,
+        lease: record.lease,
+        value_bytes: record.value_bytes,
     })
 }
 

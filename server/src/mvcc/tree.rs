@@ -628,6 +628,7 @@ mod tests {
             created: main,
             version: 1,
             lease: 0,
+            value_bytes: 0,
         })
     }
 

@@ -99,9 +99,13 @@ impl<'a> Write<'a> {
         let (created, version) = prev
             .as_ref()
             .map_or((at.main, 1), |prev| (prev.created, prev.version + 1));
-        self.supersede(prev.as_ref())?;
+        if let Some(prev) = &prev {
+            self.supersede(prev);
+        }
         let old_lease = prev.as_ref().map_or(0, |prev| prev.lease);
         self.move_lease(&key, old_lease, lease);
+        let value_bytes =
+            u32::try_from(value.sealed.len()).expect("a request is far smaller than 4 GiB");
         let record = Record {
             kind: Kind::Put,
             key: key.clone(),
@@ -110,8 +114,7 @@ impl<'a> Write<'a> {
             lease,
             cause: self.cause,
             hops: self.hops,
-            value_bytes: u32::try_from(value.sealed.len())
-                .expect("a request is far smaller than 4 GiB"),
+            value_bytes,
             superseded_bytes: self.superseded_before,
             value_tag: value.tag,
             origin_tag: value.origin_tag,
@@ -127,6 +130,7 @@ impl<'a> Write<'a> {
                 created,
                 version,
                 lease,
+                value_bytes,
             },
         );
         let record = RecordRef {
@@ -135,6 +139,7 @@ impl<'a> Write<'a> {
             created,
             version,
             lease,
+            value_bytes,
         };
         self.push(Kind::Put, record, value.sealed, prev.clone());
         Ok(prev)
@@ -144,14 +149,14 @@ impl<'a> Write<'a> {
     pub(crate) fn delete_range(&mut self, range: &KeyRange) -> Result<Vec<RecordRef>, Poison> {
         let rows = rows_in_key_order(self.index, self.open, range, self.revision, None)?;
         for row in &rows {
-            self.delete(row)?;
+            self.delete(row);
         }
         Ok(rows)
     }
 
-    fn delete(&mut self, prev: &RecordRef) -> Result<(), Poison> {
+    fn delete(&mut self, prev: &RecordRef) {
         let at = self.next_revision();
-        self.supersede(Some(prev))?;
+        self.supersede(prev);
         self.move_lease(&prev.key, prev.lease, 0);
         let record = Record {
             kind: Kind::Delete,
@@ -178,9 +183,9 @@ impl<'a> Write<'a> {
             created: 0,
             version: 0,
             lease: 0,
+            value_bytes: 0,
         };
         self.push(Kind::Delete, record, Bytes::new(), Some(prev.clone()));
-        Ok(())
     }
 
     /// The value of a record as it is stored, for a put that keeps it.
@@ -215,12 +220,8 @@ impl<'a> Write<'a> {
         Revision::new(self.revision, sub)
     }
 
-    fn supersede(&mut self, prev: Option<&RecordRef>) -> Result<(), Poison> {
-        if let Some(prev) = prev {
-            let value_bytes = record_at(self.open, prev.at)?.value_bytes;
-            self.counters.superseded_bytes += record::stored_bytes(&prev.key, value_bytes);
-        }
-        Ok(())
+    fn supersede(&mut self, prev: &RecordRef) {
+        self.counters.superseded_bytes += record::stored_bytes(&prev.key, prev.value_bytes);
     }
 
     fn move_lease(&self, key: &Bytes, from: i64, to: i64) {

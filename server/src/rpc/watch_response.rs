@@ -280,6 +280,7 @@ mod tests {
                 created: 2,
                 version: 1,
                 lease: 0,
+                value_bytes: 0,
             },
             value: Bytes::new(),
             prev: None,

@@ -225,6 +225,7 @@ mod tests {
                 created: 2,
                 version: 1,
                 lease: 0,
+                value_bytes: 0,
             },
             value: Bytes::from_static(b"sealed"),
             prev: None,
