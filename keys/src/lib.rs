@@ -21,7 +21,7 @@
 //!
 //! | name | is |
 //! |---|---|
-//! | AEAD | XAES-256-GCM, <https://c2sp.org/XAES-256-GCM>: 32-byte key, 24-byte nonce, 16-byte tag appended. The nonce is read from the operating system at each seal |
+//! | AEAD | XAES-256-GCM, <https://c2sp.org/XAES-256-GCM>: 32-byte key, 24-byte nonce, 16-byte tag appended. The nonce is read from the operating system when what is sealed under it is fixed |
 //! | `derive(K, label)` | HKDF-SHA256 (RFC 5869), no salt, input key material K, info `label`, 32 bytes |
 //! | `to_slot(P, info, ad, S)` | HPKE base mode, single shot (RFC 9180), of a 32-byte secret S to the public key P |
 //!
@@ -218,7 +218,7 @@ pub use root_key::{InheritedRootError, RootKey};
 pub use sealed::{SEALED_VALUE_OVERHEAD_BYTES, SealedHeader, plaintext_len, tag};
 pub use secret::Secret;
 pub use slot::{InvalidSlotPublicKey, SlotKeyPair, SlotPublicKey, WrappedToSlot};
-pub use storage_key::{OpenRowError, ROW_OVERHEAD_BYTES, StorageKeys};
+pub use storage_key::{OpenRowError, ROW_OVERHEAD_BYTES, RowNonce, RowNonces, StorageKeys};
 pub use table::change::{
     AcknowledgeRoot, AddPrefix, CloseVersion, EnrolSlot, KeyChange, KeyringInit, NewSlot,
     RemoveSlot, Rotate,

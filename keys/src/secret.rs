@@ -91,7 +91,7 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 
 /// Always from the operating system: a generator in this process would repeat itself in a virtual
 /// machine restored from a snapshot, and a repeated nonce gives plaintext away.
-fn fill_random(bytes: &mut [u8]) {
+pub(crate) fn fill_random(bytes: &mut [u8]) {
     getrandom::fill(bytes)
         .expect("a system without a random source cannot seal anything, stopping is the safe act");
 }

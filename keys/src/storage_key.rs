@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::aead::{Aead, NONCE_BYTES, TAG_BYTES, Xaes256Gcm};
 use crate::encoding::{DecodeError, Reader};
-use crate::secret::{Commitment, Secret, random};
+use crate::secret::{Commitment, Secret, fill_random, random};
 
 const FORMAT: u8 = 1;
 const SUITE_XAES_256_GCM: u8 = 1;
@@ -56,6 +56,35 @@ pub(crate) fn commitment_of(secret: &Secret) -> Commitment {
     secret.commitment(b"sealkv/storage-key/1/commit")
 }
 
+/// What one seal of a row uses up: it cannot be copied.
+pub struct RowNonce([u8; NONCE_BYTES]);
+
+/// Nonces for a batch of rows, from the operating system all at once: asking costs as much as sealing.
+///
+/// Draw them when the rows' bytes are fixed. A virtual machine that goes on twice from a snapshot
+/// taken in between then seals the same bytes under the same nonce, which tells nothing.
+pub struct RowNonces {
+    drawn: Vec<u8>,
+    used: usize,
+}
+
+impl RowNonces {
+    /// Draws as many; more come one by one.
+    pub fn draw(count: usize) -> Self {
+        let mut drawn = vec![0; count * NONCE_BYTES];
+        fill_random(&mut drawn);
+        Self { drawn, used: 0 }
+    }
+
+    pub fn take(&mut self) -> RowNonce {
+        let Some(nonce) = self.drawn[self.used..].first_chunk() else {
+            return RowNonce(random());
+        };
+        self.used += NONCE_BYTES;
+        RowNonce(*nonce)
+    }
+}
+
 /// Storage keys by id; the one with the greatest id seals. Cloning shares them.
 #[derive(Clone)]
 pub struct StorageKeys {
@@ -99,7 +128,19 @@ impl StorageKeys {
     }
 
     pub fn seal_row(&self, keyspace: u8, row_key: &[u8], plaintext: &[u8]) -> Vec<u8> {
-        self.seal(&row_place(keyspace, row_key), plaintext, &random())
+        self.seal_row_of_many(keyspace, row_key, plaintext, RowNonce(random()))
+    }
+
+    /// One of a batch of rows.
+    #[expect(clippy::needless_pass_by_value, reason = "a nonce is used once")]
+    pub fn seal_row_of_many(
+        &self,
+        keyspace: u8,
+        row_key: &[u8],
+        plaintext: &[u8],
+        nonce: RowNonce,
+    ) -> Vec<u8> {
+        self.seal(&row_place(keyspace, row_key), plaintext, &nonce.0)
     }
 
     pub fn open_row(
@@ -221,6 +262,20 @@ mod tests {
         assert_eq!(keys.open_row(3, b"rox", &sealed), refused);
         assert_eq!(keys.open_row(3, b"", &sealed), refused);
         assert_eq!(keys.open_block(b"\x03row", &sealed), refused);
+    }
+
+    #[test]
+    fn no_nonce_of_a_batch_is_used_twice() {
+        let keys = keys(&[1]);
+        let mut nonces = RowNonces::draw(3);
+        let mut seal = || keys.seal_row_of_many(3, b"row", b"plaintext", nonces.take());
+        let mut sealed: Vec<_> = (0..5).map(|_| seal()).collect();
+        for row in &sealed {
+            assert_eq!(keys.open_row(3, b"row", row), Ok(b"plaintext".to_vec()));
+        }
+        sealed.sort();
+        sealed.dedup();
+        assert_eq!(sealed.len(), 5);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! Nothing here opens a value, so their bytes are plain behind a right header.
 
 use bytes::Bytes;
-use keys::{Keyring, ProviderKind, SlotHolder, SlotKeyPair};
+use keys::{Keyring, ProviderKind, RowNonce, SlotHolder, SlotKeyPair};
 
 use super::{EntryBody, EntryRef, Machine, Outcome};
 use crate::command::{
@@ -18,7 +18,7 @@ use crate::storage::{RowSealer, RowUnopened, Store};
 pub(crate) struct PlaceSealer(pub(crate) u8);
 
 impl RowSealer for PlaceSealer {
-    fn seal_row(&self, keyspace: u8, row_key: &[u8], plaintext: &[u8]) -> Vec<u8> {
+    fn seal_row(&self, keyspace: u8, row_key: &[u8], plaintext: &[u8], _: RowNonce) -> Vec<u8> {
         [&[self.0, keyspace, row_key.len() as u8], row_key, plaintext].concat()
     }
 

@@ -87,6 +87,14 @@ impl Batch {
         self.keyspaces.iter().map(BTreeMap::len).sum()
     }
 
+    /// How many rows its commit seals: values are sealed already.
+    pub(crate) fn rows_to_seal(&self) -> usize {
+        let rows = Keyspace::ALL.into_iter().zip(&self.keyspaces);
+        rows.filter(|(keyspace, _)| *keyspace != Keyspace::Value)
+            .map(|(_, rows)| rows.values().filter(|row| row.is_some()).count())
+            .sum()
+    }
+
     pub(crate) fn into_keyspaces(self) -> impl Iterator<Item = (Keyspace, Changes)> {
         Keyspace::ALL.into_iter().zip(self.keyspaces)
     }

@@ -3,6 +3,7 @@
 //! Not known here: engines, what rows mean.
 
 use bytes::Bytes;
+use keys::{RowNonce, RowNonces};
 use thiserror::Error;
 
 use super::error::StorageError;
@@ -10,7 +11,7 @@ use super::layout::{Keyspace, MARKER_KEY, StoredKey};
 
 /// Seals a row to its place. A trait, so that a simulation can count or copy instead.
 pub trait RowSealer: Send + Sync {
-    fn seal_row(&self, keyspace: u8, row_key: &[u8], plaintext: &[u8]) -> Vec<u8>;
+    fn seal_row(&self, keyspace: u8, row_key: &[u8], plaintext: &[u8], nonce: RowNonce) -> Vec<u8>;
 
     fn open_row(&self, keyspace: u8, row_key: &[u8], sealed: &[u8])
     -> Result<Vec<u8>, RowUnopened>;
@@ -22,8 +23,8 @@ pub trait RowSealer: Send + Sync {
 pub struct RowUnopened;
 
 impl RowSealer for keys::StorageKeys {
-    fn seal_row(&self, keyspace: u8, row_key: &[u8], plaintext: &[u8]) -> Vec<u8> {
-        self.seal_row(keyspace, row_key, plaintext)
+    fn seal_row(&self, keyspace: u8, row_key: &[u8], plaintext: &[u8], nonce: RowNonce) -> Vec<u8> {
+        self.seal_row_of_many(keyspace, row_key, plaintext, nonce)
     }
 
     fn open_row(
@@ -42,11 +43,17 @@ fn is_sealed_elsewhere(keyspace: Keyspace, key: &[u8]) -> bool {
     keyspace == Keyspace::Value && key != MARKER_KEY
 }
 
-pub(crate) fn seal(sealer: &dyn RowSealer, keyspace: Keyspace, key: &[u8], row: Bytes) -> Bytes {
+pub(crate) fn seal(
+    sealer: &dyn RowSealer,
+    keyspace: Keyspace,
+    key: &[u8],
+    row: Bytes,
+    nonces: &mut RowNonces,
+) -> Bytes {
     if is_sealed_elsewhere(keyspace, key) {
         return row;
     }
-    Bytes::from(sealer.seal_row(keyspace.number(), key, &row))
+    Bytes::from(sealer.seal_row(keyspace.number(), key, &row, nonces.take()))
 }
 
 pub(crate) fn open(

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use keys::RowNonces;
 use parking_lot::Mutex;
 
 use super::batch::{Batch, is_ordered};
@@ -137,19 +138,21 @@ impl Store {
         }
         let mut changes = Vec::with_capacity(batch.len() + Keyspace::COUNT);
         let mut touched = Vec::with_capacity(Keyspace::COUNT);
+        let mut nonces = RowNonces::draw(batch.rows_to_seal());
         for (keyspace, rows) in batch.into_keyspaces() {
             touched.extend((!rows.is_empty()).then_some(keyspace));
             for (key, row) in rows {
-                let row = row.map(|row| self.seal(keyspace, &key, row));
+                let row = row.map(|row| self.seal(keyspace, &key, row, &mut nonces));
                 changes.push(StoredChange { keyspace, key, row });
             }
         }
         let mut marker = self.shared.marker.lock();
         let next = marker.next(touched.iter().copied());
         let row = Bytes::from(next.encode());
+        let mut nonces = RowNonces::draw(touched.len());
         for keyspace in touched {
             let key = Bytes::from_static(MARKER_KEY);
-            let row = Some(self.seal(keyspace, &key, row.clone()));
+            let row = Some(self.seal(keyspace, &key, row.clone(), &mut nonces));
             changes.push(StoredChange { keyspace, key, row });
         }
         let committing = metrics().backend_commit_seconds.start_timer();
@@ -159,8 +162,8 @@ impl Store {
         Ok(())
     }
 
-    fn seal(&self, keyspace: Keyspace, key: &[u8], row: Bytes) -> Bytes {
-        sealed::seal(&*self.shared.sealer, keyspace, key, row)
+    fn seal(&self, keyspace: Keyspace, key: &[u8], row: Bytes, nonces: &mut RowNonces) -> Bytes {
+        sealed::seal(&*self.shared.sealer, keyspace, key, row, nonces)
     }
 
     /// What is committed now; later batches do not change it.

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
+use keys::RowNonce;
+
 use super::super::fixture::*;
 use super::super::{EntryBody, EntryRef, Machine, Poison};
 use crate::command::{Command, Header, LeaseRevoke, Op, Put, RequestId};
@@ -76,8 +79,8 @@ struct Failing {
 }
 
 impl RowSealer for Failing {
-    fn seal_row(&self, keyspace: u8, row_key: &[u8], plaintext: &[u8]) -> Vec<u8> {
-        self.rows.seal_row(keyspace, row_key, plaintext)
+    fn seal_row(&self, keyspace: u8, row_key: &[u8], plaintext: &[u8], nonce: RowNonce) -> Vec<u8> {
+        self.rows.seal_row(keyspace, row_key, plaintext, nonce)
     }
 
     fn open_row(
@@ -115,7 +118,13 @@ fn a_row_that_cannot_be_read_stops_the_member_before_anyone_sees_the_batch() {
     };
     let encode =
         |body: Put| Command::new(Header::new(RequestId { member: 1, seq: 9 }), body).encode();
-    let (fresh, over) = (encode(put("b", "1")), encode(put("a", "2")));
+    // Keeps the value that is there, so it is read.
+    let over = Put {
+        ignore_value: true,
+        sealed_value: Bytes::new(),
+        ..put("a", "")
+    };
+    let (fresh, over) = (encode(put("b", "1")), encode(over));
     let outcome = bench
         .machine
         .apply(&[entry(2, &fresh), entry(3, &over)])
